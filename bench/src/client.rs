@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::frame::{MaskKeys, Opcode, Writer, close_payload, next_frame, put_client_frame};
+use crate::frame::{CLOSE, NORMAL_CLOSURE, OpCode, PING, PONG, TEXT, next_frame, put_client_frame};
 use crate::handshake;
 use crate::socket::{FrameReader, SharedWriter, split};
 
@@ -30,7 +31,6 @@ pub(crate) enum Incoming {
 pub(crate) struct Client {
     reader: FrameReader,
     writer: Arc<SharedWriter>,
-    keys: MaskKeys,
 }
 
 impl Client {
@@ -51,41 +51,36 @@ impl Client {
     ) -> anyhow::Result<Self> {
         let connected = timeout(CONNECT_TIME_MAX, async {
             let mut stream = TcpStream::connect(server).await?;
-            let target = format!("/ws?userId={user}");
-            let rest =
-                handshake::request(&mut stream, &server.to_string(), &target, protocol).await?;
+            let (host, target) = (server.to_string(), format!("/ws?userId={user}"));
+            let rest = handshake::request(&mut stream, &host, &target, protocol).await?;
             let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
-            anyhow::Ok(Self {
-                reader,
-                writer,
-                keys: MaskKeys::random(),
-            })
+            anyhow::Ok(Self { reader, writer })
         });
         connected.await.context("no answer in time")?
     }
 
-    /// Sends one frame. An error means that the connection is over.
-    pub(crate) fn send(&mut self, opcode: Opcode, payload: &[u8]) -> anyhow::Result<()> {
-        self.send_many(opcode, payload, 1)
+    /// Sends a JSON text. An error means that the connection is over.
+    pub(crate) fn send(&mut self, text: &Value) -> anyhow::Result<()> {
+        self.send_many(TEXT, text.to_string().as_bytes(), 1)
     }
 
-    /// Sends `count` identical frames with one write.
+    /// Sends `count` identical frames with one write. An error means that the connection is over.
     pub(crate) fn send_many(
         &mut self,
-        opcode: Opcode,
+        opcode: OpCode,
         payload: &[u8],
         count: usize,
     ) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         for _ in 0..count {
-            put_client_frame(&mut bytes, opcode, payload, self.keys.next_key());
+            put_client_frame(&mut bytes, opcode, payload);
         }
-        Ok(self.writer.send(&bytes)?)
+        self.writer.send(&bytes)
     }
 
     /// Asks the server to close, like a client that moves to another node.
     pub(crate) fn send_close(&mut self) -> anyhow::Result<()> {
-        self.send(Opcode::Close, &close_payload(1000))
+        self.send_many(CLOSE, &NORMAL_CLOSURE, 1)
     }
 
     /// Bytes that the server has not accepted yet.
@@ -97,33 +92,31 @@ impl Client {
     pub(crate) async fn read(&mut self) -> anyhow::Result<Vec<Incoming>> {
         let mut pings = Vec::new();
         let read = self.reader.read_with(|bytes| take(bytes, &mut pings)).await;
-        let Some(frames) = read? else {
-            bail!("the connection was lost");
-        };
+        let frames = read?.context("the connection was lost")?;
         for ping in pings {
-            self.send(Opcode::Pong, &ping)?;
+            self.send_many(PONG, &ping, 1)?;
         }
         frames
     }
 }
 
 /// Extracts the complete frames from `bytes` and returns how many bytes were consumed.
-fn take(bytes: &mut [u8], pings: &mut Vec<Vec<u8>>) -> (usize, anyhow::Result<Vec<Incoming>>) {
+fn take(bytes: &[u8], pings: &mut Vec<Vec<u8>>) -> (usize, anyhow::Result<Vec<Incoming>>) {
     let mut frames = Vec::new();
     let mut at = 0;
     loop {
-        match next_frame(bytes, at, Writer::Server) {
+        match next_frame(bytes, at) {
             Ok(Some(frame)) => {
                 at = frame.end;
                 match frame.opcode {
-                    Opcode::Text => frames.push(Incoming::Text(frame.payload.to_vec())),
-                    Opcode::Ping => pings.push(frame.payload.to_vec()),
-                    Opcode::Close => frames.push(Incoming::Close),
+                    TEXT => frames.push(Incoming::Text(frame.payload.to_vec())),
+                    PING => pings.push(frame.payload.to_vec()),
+                    CLOSE => frames.push(Incoming::Close),
                     _ => {}
                 }
             }
             Ok(None) => return (at, Ok(frames)),
-            Err(error) => return (at, Err(error.into())),
+            Err(error) => return (at, Err(error)),
         }
     }
 }

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use signalbox_bench::bursts::{BurstReport, PresenceArgs, RecoveryArgs};
 use signalbox_bench::load::{self, LoadArgs};
-use signalbox_bench::relay;
 use signalbox_bench::soak::{self, SoakArgs};
+use signalbox_bench::{raise_open_files_limit, relay};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
 #[derive(Parser)]
 #[command(name = "signalbox-bench", version, about)]
@@ -38,15 +39,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Relay { listen } => run_relay(listen),
-        Command::Load(args) => run_load(*args),
-        Command::Recovery(args) => run_burst(args.run()),
-        Command::Presence(args) => run_burst(args.run()),
-        Command::Soak(args) => run_soak(&args),
-    };
-    match outcome {
-        Ok(code) => code,
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(2)
@@ -54,66 +49,61 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_relay(listen: SocketAddr) -> anyhow::Result<ExitCode> {
-    load::raise_open_files_limit(None);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let listener = TcpListener::bind(listen).await.with_context(|| {
-            format!("cannot listen on {listen}; choose a free port with --listen")
-        })?;
-        println!("listening on {}", listener.local_addr()?);
-        relay::serve(listener).await?;
-        Ok(ExitCode::SUCCESS)
-    })
+/// Runs a command, and returns whether all is well.
+fn run(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Relay { listen } => {
+            raise_open_files_limit(None);
+            Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(serve_relay(listen))
+        }
+        Command::Load(args) => run_load(*args),
+        Command::Recovery(args) => run_burst(args.run()),
+        Command::Presence(args) => run_burst(args.run()),
+        Command::Soak(args) => {
+            raise_open_files_limit(None);
+            load_runtime(1)?.block_on(soak::run(&args))
+        }
+    }
 }
 
-fn run_load(args: LoadArgs) -> anyhow::Result<ExitCode> {
-    let json = args.json;
-    let threads = args.threads;
+async fn serve_relay(listen: SocketAddr) -> anyhow::Result<bool> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen}; choose a free port with --listen"))?;
+    println!("listening on {}", listener.local_addr()?);
+    relay::serve(listener).await?;
+    Ok(true)
+}
+
+fn run_load(args: LoadArgs) -> anyhow::Result<bool> {
+    let (json, threads) = (args.json, args.threads);
     let plan = args.into_plan()?;
-    load::raise_open_files_limit(Some(plan.connections()));
+    raise_open_files_limit(Some(plan.connections()));
     let report = load_runtime(threads)?.block_on(load::run(&plan))?;
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{report}");
     }
-    Ok(if report.is_clean() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(report.is_clean())
 }
 
-fn run_burst(burst: impl Future<Output = anyhow::Result<BurstReport>>) -> anyhow::Result<ExitCode> {
-    load::raise_open_files_limit(None);
+fn run_burst(burst: impl Future<Output = anyhow::Result<BurstReport>>) -> anyhow::Result<bool> {
+    raise_open_files_limit(None);
     let report = load_runtime(1)?.block_on(burst)?;
     println!("{}", serde_json::to_string(&report)?);
-    Ok(ExitCode::SUCCESS)
-}
-
-fn run_soak(args: &SoakArgs) -> anyhow::Result<ExitCode> {
-    load::raise_open_files_limit(None);
-    let passed = load_runtime(1)?.block_on(soak::run(args))?;
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(true)
 }
 
 /// A single thread is the default: it needs no locks between threads, and leaves the other cores to the server.
-fn load_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+fn load_runtime(threads: usize) -> std::io::Result<Runtime> {
     if threads <= 1 {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
+        Builder::new_current_thread().enable_all().build()
     } else {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(threads).enable_all().build()
     }
 }

@@ -9,15 +9,17 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 
-use thiserror::Error;
+use anyhow::{bail, ensure};
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::frame::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use crate::lock;
 
 /// Upper bound of one read, in bytes. It is more than the longest frame, so a frame always fits.
 const READ_BYTES_MAX: usize = 2 * (PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX);
@@ -31,7 +33,7 @@ thread_local! {
 ///
 /// # Errors
 /// Returns an error if `TCP_NODELAY` cannot be set, as on a socket that is already closed.
-pub fn split(
+pub(crate) fn split(
     stream: TcpStream,
     rest: Vec<u8>,
     outbox_bytes_max: usize,
@@ -53,7 +55,7 @@ pub fn split(
 
 /// Reads the available bytes, and keeps only the beginning of an incomplete frame.
 #[derive(Debug)]
-pub struct FrameReader {
+pub(crate) struct FrameReader {
     half: OwnedReadHalf,
     carry: Vec<u8>,
     /// Whether the carried bytes came with the handshake and no handler has seen them yet.
@@ -67,31 +69,26 @@ impl FrameReader {
     ///
     /// # Errors
     /// Returns an error if the socket fails.
-    pub async fn read_with<T>(
+    pub(crate) async fn read_with<T>(
         &mut self,
-        mut handle: impl FnMut(&mut [u8]) -> (usize, T),
+        mut handle: impl FnMut(&[u8]) -> (usize, T),
     ) -> io::Result<Option<T>> {
         if std::mem::take(&mut self.fresh) {
-            let mut bytes = std::mem::take(&mut self.carry);
-            let (consumed, value) = handle(&mut bytes);
-            self.carry = bytes.split_off(consumed.min(bytes.len()));
+            let (consumed, value) = handle(&self.carry);
+            self.carry.drain(..consumed);
             return Ok(Some(value));
         }
         poll_fn(|context| {
             READ_BUFFER.with_borrow_mut(|buffer| {
                 let carried = self.carry.len();
                 let mut free = ReadBuf::new(&mut buffer[carried..]);
-                match Pin::new(&mut self.half).poll_read(context, &mut free) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) => {}
-                }
+                ready!(Pin::new(&mut self.half).poll_read(context, &mut free))?;
                 let read = free.filled().len();
                 if read == 0 {
                     return Poll::Ready(Ok(None));
                 }
                 buffer[..carried].copy_from_slice(&self.carry);
-                let bytes = &mut buffer[..carried + read];
+                let bytes = &buffer[..carried + read];
                 let (consumed, value) = handle(bytes);
                 self.keep(&bytes[consumed..]);
                 Poll::Ready(Ok(Some(value)))
@@ -111,20 +108,9 @@ impl FrameReader {
     }
 }
 
-/// Why bytes were not sent. The connection can no longer be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SendError {
-    /// The connection is closed, by the peer, by an error or by an earlier overflow.
-    #[error("the connection is closed")]
-    Closed,
-    /// The peer reads too slowly: more bytes are queued for it than the bound allows. The connection was shut down.
-    #[error("the peer reads too slowly: more than {0} bytes wait for it")]
-    Overflow(usize),
-}
-
 /// Writes from any task or thread of the runtime. The bytes of one call stay together, and calls keep their order.
 #[derive(Debug)]
-pub struct SharedWriter {
+pub(crate) struct SharedWriter {
     half: OwnedWriteHalf,
     outbox_bytes_max: usize,
     outbox: Mutex<Outbox>,
@@ -132,10 +118,8 @@ pub struct SharedWriter {
 
 #[derive(Debug, Default)]
 struct Outbox {
-    /// Holds, from `written` on, the bytes that the kernel has not accepted yet. Non-empty exactly while a flush task
-    /// runs.
-    pending: Vec<u8>,
-    written: usize,
+    /// The bytes that the kernel has not accepted yet. Not empty exactly while a flush task runs.
+    pending: BytesMut,
     closed: bool,
 }
 
@@ -143,13 +127,11 @@ impl SharedWriter {
     /// Writes as much as the kernel accepts now, and queues the rest. Must be called inside a Tokio runtime.
     ///
     /// # Errors
-    /// Returns an error if the connection is closed, or if the queue would exceed its bound; the connection is then
-    /// shut down.
-    pub fn send(self: &Arc<Self>, bytes: &[u8]) -> Result<(), SendError> {
-        let mut outbox = self.lock();
-        if outbox.closed {
-            return Err(SendError::Closed);
-        }
+    /// Returns an error if the connection is closed, or if the queue would exceed its bound because the peer reads too
+    /// slowly; the connection is then shut down.
+    pub(crate) fn send(self: &Arc<Self>, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut outbox = lock(&self.outbox);
+        ensure!(!outbox.closed, "the connection is closed");
         let idle = outbox.pending.is_empty();
         let taken = if idle {
             self.write_now(bytes, &mut outbox)?
@@ -160,9 +142,12 @@ impl SharedWriter {
         if rest.is_empty() {
             return Ok(());
         }
-        if outbox.pending.len() - outbox.written + rest.len() > self.outbox_bytes_max {
+        if outbox.pending.len() + rest.len() > self.outbox_bytes_max {
             self.shut_down(&mut outbox);
-            return Err(SendError::Overflow(self.outbox_bytes_max));
+            bail!(
+                "the peer reads too slowly: more than {} bytes wait for it",
+                self.outbox_bytes_max
+            );
         }
         outbox.pending.extend_from_slice(rest);
         if idle {
@@ -172,44 +157,40 @@ impl SharedWriter {
     }
 
     /// Shuts the connection down in both directions; the reader then sees the end of the stream.
-    pub fn close(&self) {
-        self.shut_down(&mut self.lock());
+    pub(crate) fn close(&self) {
+        self.shut_down(&mut lock(&self.outbox));
     }
 
     /// Bytes that are queued because the peer reads slowly.
-    #[must_use]
-    pub fn pending_bytes(&self) -> usize {
-        let outbox = self.lock();
-        outbox.pending.len() - outbox.written
+    pub(crate) fn pending_bytes(&self) -> usize {
+        lock(&self.outbox).pending.len()
     }
 
     async fn flush(self: Arc<Self>) {
         loop {
             let ready = self.half.writable().await;
-            let mut outbox = self.lock();
+            let mut outbox = lock(&self.outbox);
             if ready.is_err() {
                 self.shut_down(&mut outbox);
             }
             if outbox.closed {
                 return;
             }
-            let pending = std::mem::take(&mut outbox.pending);
-            let Ok(taken) = self.write_now(&pending[outbox.written..], &mut outbox) else {
+            let mut pending = std::mem::take(&mut outbox.pending);
+            let Ok(taken) = self.write_now(&pending, &mut outbox) else {
                 return;
             };
-            outbox.written += taken;
-            if outbox.written == pending.len() {
-                outbox.written = 0;
+            pending.advance(taken);
+            if pending.is_empty() {
                 return;
             }
             outbox.pending = pending;
-            outbox.compact();
         }
     }
 
     /// Makes system calls until everything is written or the kernel accepts no more. Returns the number of bytes
     /// written.
-    fn write_now(&self, bytes: &[u8], outbox: &mut Outbox) -> Result<usize, SendError> {
+    fn write_now(&self, bytes: &[u8], outbox: &mut Outbox) -> anyhow::Result<usize> {
         let mut taken = 0;
         while taken < bytes.len() {
             match self.half.try_write(&bytes[taken..]) {
@@ -217,7 +198,7 @@ impl SharedWriter {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(_) => {
                     self.shut_down(outbox);
-                    return Err(SendError::Closed);
+                    bail!("the connection is closed");
                 }
             }
         }
@@ -231,21 +212,5 @@ impl SharedWriter {
         };
         // A failure means that the peer was faster: the socket is already closed.
         let _ = rustix::net::shutdown(self.half.as_ref(), rustix::net::Shutdown::Both);
-    }
-
-    /// A poisoned lock is still usable: at worst, a message is half queued on one connection of a measuring tool.
-    fn lock(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Outbox {
-    /// Moves the unwritten rest to the front once the written part is larger, so that each byte moves at most once on
-    /// average.
-    fn compact(&mut self) {
-        if self.written > self.pending.len() / 2 {
-            self.pending.drain(..self.written);
-            self.written = 0;
-        }
     }
 }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::requirements::{self, PLUGIN_TARGET, WASM_TARGET};
@@ -63,8 +63,7 @@ pub(crate) fn build_examples(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// Builds members of this workspace, whose packages have the names of their components.
 fn build_members(workspace: &Workspace, names: &[&str]) -> anyhow::Result<()> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
+    let mut cargo = build(workspace);
     for name in names {
         cargo.args(["-p", name]);
     }
@@ -77,35 +76,34 @@ fn build_members(workspace: &Workspace, names: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn build(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
+    cargo
+}
+
 /// Builds the guests of the tests into `target/plugins/guests`.
 pub(crate) fn build_guests(workspace: &Workspace) -> anyhow::Result<()> {
     let manifest = workspace.root().join(GUESTS_MANIFEST);
     let target_dir = workspace.target_dir().join("guests");
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--target", PLUGIN_TARGET, "--profile", PROFILE]);
+    let mut cargo = build(workspace);
+    cargo.arg("--manifest-path").arg(&manifest);
     // A separate folder on the command line takes precedence over CARGO_TARGET_DIR: the guests' workspace has another
     // lock file.
-    cargo
-        .arg("--manifest-path")
-        .arg(&manifest)
-        .arg("--target-dir")
-        .arg(&target_dir);
+    cargo.arg("--target-dir").arg(&target_dir);
     run_program(&mut cargo)?;
     let built = target_dir.join(PLUGIN_TARGET).join(PROFILE);
     let components = wasm_files(&built)?;
-    if components.is_empty() {
-        bail!(
-            "the build of {} left no .wasm file in {}",
-            manifest.display(),
-            built.display()
-        );
-    }
+    ensure!(
+        !components.is_empty(),
+        "the build of {} left no .wasm file in {}",
+        manifest.display(),
+        built.display()
+    );
     for component in components {
         let name = component.file_name().unwrap_or_default();
-        install(
-            &component,
-            &workspace.plugins_dir().join("guests").join(name),
-        )?;
+        let place = workspace.plugins_dir().join("guests").join(name);
+        install(&component, &place)?;
     }
     Ok(())
 }
@@ -114,14 +112,12 @@ fn wasm_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let unreadable = || format!("cannot read the folder {}", folder.display());
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "wasm")
-        {
-            files.push(path);
-        }
+        files.push(entry.with_context(unreadable)?.path());
     }
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "wasm")
+    });
     files.sort();
     Ok(files)
 }
@@ -131,19 +127,15 @@ fn wasm_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
     let bytes = fs::read(from)
         .with_context(|| format!("cannot read the built plugin {}", from.display()))?;
-    if !bytes.starts_with(&COMPONENT_HEADER) {
-        bail!(
-            "{} is no WebAssembly component; build it for {PLUGIN_TARGET}",
-            from.display()
-        );
-    }
-    let changed =
-        replace_if_changed(to, &bytes).with_context(|| format!("cannot write {}", to.display()))?;
-    eprintln!(
-        "{} {}",
-        if changed { "wrote" } else { "unchanged" },
-        to.display()
+    ensure!(
+        bytes.starts_with(&COMPONENT_HEADER),
+        "{} is no WebAssembly component; build it for {PLUGIN_TARGET}",
+        from.display()
     );
+    let place = to.display();
+    let changed =
+        replace_if_changed(to, &bytes).with_context(|| format!("cannot write {place}"))?;
+    eprintln!("{} {place}", if changed { "wrote" } else { "unchanged" });
     Ok(())
 }
 
@@ -187,9 +179,10 @@ mod tests {
         let folder = TempDir::new("install").expect("a temporary folder");
         let (from, to) = (folder.path().join("a.wasm"), folder.path().join("b.wasm"));
         fs::write(&from, b"\0asm\x01\0\0\0").expect("a writable folder");
+        let error = install(&from, &to).expect_err("it is a core module");
         assert!(
-            install(&from, &to)
-                .is_err_and(|error| error.to_string().contains("no WebAssembly component"))
+            error.to_string().contains("no WebAssembly component"),
+            "{error}"
         );
         assert!(!to.exists());
         fs::write(&from, COMPONENT_HEADER).expect("a writable folder");

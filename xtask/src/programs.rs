@@ -3,6 +3,7 @@
 use std::process::Command;
 
 /// A program that is needed, and that nothing here can install.
+#[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
     /// The argument with which it prints its version.

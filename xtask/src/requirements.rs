@@ -1,13 +1,15 @@
 //! The requirements on the machine in addition to cargo, and how they are installed.
 
-mod browser;
 mod debian;
-mod prometheus;
-mod redis;
 
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+
+use crate::steps::run_program;
 
 /// The target that plugins are built for: its output is a component, and no further tool is needed.
 pub(crate) const PLUGIN_TARGET: &str = "wasm32-wasip2";
@@ -31,7 +33,7 @@ pub(crate) const WASM_TARGET: Requirement = Requirement {
     name: "the Rust target wasm32-wasip2",
     present: wasm_target_present,
     command: "rustup target add wasm32-wasip2",
-    install: wasm_target_install,
+    install: || run_program(Command::new("rustup").args(["target", "add", PLUGIN_TARGET])),
     by_hand: "install rustup (https://rustup.rs) and run `rustup target add wasm32-wasip2`, \
               or put the target's standard library into the sysroot of the Rust in use",
 };
@@ -39,9 +41,9 @@ pub(crate) const WASM_TARGET: Requirement = Requirement {
 /// A Redis server that the tests and `cargo xtask cluster` start for themselves.
 pub(crate) const REDIS_SERVER: Requirement = Requirement {
     name: "redis-server 7.0 or newer",
-    present: redis::present,
+    present: redis_present,
     command: "apt-get install redis-server",
-    install: redis::install,
+    install: || debian::install_without_starting("redis-server", "redis-server.service"),
     by_hand: "install Redis (https://redis.io/docs/latest/operate/oss_and_stack/install/) or Valkey with its \
               redis-server command, and put redis-server into PATH",
 };
@@ -49,18 +51,21 @@ pub(crate) const REDIS_SERVER: Requirement = Requirement {
 /// The program with which the tests check `/metrics`.
 pub(crate) const PROMTOOL: Requirement = Requirement {
     name: "promtool",
-    present: prometheus::present,
+    present: || Ok(said_version("promtool")?.is_some()),
     command: "apt-get install prometheus",
-    install: prometheus::install,
+    // The package also brings the server, which is not started.
+    install: || debian::install_without_starting("prometheus", "prometheus.service"),
     by_hand: "install Prometheus (https://prometheus.io/download/), and put its promtool into PATH",
 };
 
 /// The browser with which the tests check the demo page.
 pub(crate) const BROWSER: Requirement = Requirement {
     name: "chromium and its chromedriver",
-    present: browser::present,
+    // The driver finds the browser.
+    present: || Ok(said_version("chromedriver")?.is_some()),
     command: "apt-get install chromium-driver fonts-dejavu-core",
-    install: browser::install,
+    // The driver's package brings the browser; without a font the browser shows boxes.
+    install: || debian::install(&["chromium-driver", "fonts-dejavu-core"]),
     by_hand: "install Chromium or Chrome with the ChromeDriver of the same version \
               (https://developer.chrome.com/docs/chromedriver/), and put chromedriver into PATH",
 };
@@ -74,6 +79,30 @@ pub(crate) const INSTALL_VARIABLE: &str = "XTASK_INSTALL";
 /// Whether the environment allows installations.
 pub(crate) fn may_install() -> bool {
     std::env::var_os(INSTALL_VARIABLE).is_none_or(|value| value != "no")
+}
+
+/// Installs the packages that the file `list` names, unless the file `marker` in their folder shows that they are there.
+/// `command` is for messages.
+pub(crate) fn install_packages(
+    list: &Path,
+    marker: &Path,
+    command: &str,
+    install: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (shown, place) = (list.display(), marker.parent().unwrap_or(marker).display());
+    let wanted = fs::read_to_string(list).with_context(|| format!("cannot read {shown}"))?;
+    if fs::read_to_string(marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    ensure!(
+        may_install(),
+        "the packages of {shown} are missing, and {INSTALL_VARIABLE}=no forbids to install them into {place}"
+    );
+    eprintln!("installing the packages of {shown} into {place}: {command}");
+    install()
+        .with_context(|| format!("the packages of {shown} are missing and cannot be installed"))?;
+    // Written last, so that an interrupted installation is repeated.
+    fs::write(marker, wanted).with_context(|| format!("cannot write to {place}"))
 }
 
 /// Prints which of the requirements are missing, and how each will be installed.
@@ -101,9 +130,7 @@ fn ensure_all(requirements: &[Requirement], may_install: bool) -> anyhow::Result
         .iter()
         .filter_map(|one| one.ensure(may_install).err());
     let failed: Vec<_> = failed.map(|error| format!("{error:#}")).collect();
-    if !failed.is_empty() {
-        bail!("{}", failed.join("; "));
-    }
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }
 
@@ -132,30 +159,62 @@ impl Requirement {
     }
 }
 
+/// The first version of Redis with sharded publish and subscribe.
+const OLDEST_REDIS: (u32, u32) = (7, 0);
+
+/// Whether the first `redis-server` in PATH is new enough. An older one is an error, because a newer one installed next
+/// to it would not be found.
+fn redis_present() -> anyhow::Result<bool> {
+    let Some(said) = said_version("redis-server")? else {
+        return Ok(false);
+    };
+    match redis_version(&said) {
+        Some(found) if found >= OLDEST_REDIS => Ok(true),
+        Some((major, minor)) => bail!("the redis-server in PATH is {major}.{minor}, too old"),
+        None => bail!("`redis-server --version` says {:?}", said.trim()),
+    }
+}
+
+/// Reads the major and minor version from a text such as `Redis server v=7.0.15 sha=...`.
+fn redis_version(said: &str) -> Option<(u32, u32)> {
+    let (_, rest) = said.split_once("v=")?;
+    let mut numbers = rest.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// The output of a program in PATH for `--version`; `None` if it is not there.
+fn said_version(program: &str) -> anyhow::Result<Option<String>> {
+    let asked = match Command::new(program).arg("--version").output() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        asked => asked.with_context(|| format!("cannot run {program}"))?,
+    };
+    let status = asked.status;
+    ensure!(
+        status.success(),
+        "`{program} --version` fails with {status}"
+    );
+    Ok(Some(String::from_utf8_lossy(&asked.stdout).into_owned()))
+}
+
 /// If rustup does not list the target, asks the compiler itself where its libraries are, so that a target that came
 /// without rustup counts too.
 fn wasm_target_present() -> anyhow::Result<bool> {
     let listed = Command::new("rustup")
         .args(["target", "list", "--installed"])
         .output();
-    if let Ok(listed) = listed
-        .as_ref()
-        .map(|output| String::from_utf8_lossy(&output.stdout))
-        && listed.lines().any(|line| line.trim() == PLUGIN_TARGET)
+    let listed = listed.map_or_else(|_| Vec::new(), |output| output.stdout);
+    if String::from_utf8_lossy(&listed)
+        .lines()
+        .any(|line| line.trim() == PLUGIN_TARGET)
     {
         return Ok(true);
     }
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let asked = Command::new(compiler)
-        .args(["--print", "target-libdir", "--target", PLUGIN_TARGET])
-        .output()
-        .context("cannot run rustc")?;
+    let mut compiler = Command::new(compiler);
+    compiler.args(["--print", "target-libdir", "--target", PLUGIN_TARGET]);
+    let asked = compiler.output().context("cannot run rustc")?;
     let libdir = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
-    Ok(asked.status.success() && std::path::Path::new(&libdir).is_dir())
-}
-
-fn wasm_target_install() -> anyhow::Result<()> {
-    crate::steps::run_program(Command::new("rustup").args(["target", "add", PLUGIN_TARGET]))
+    Ok(asked.status.success() && Path::new(&libdir).is_dir())
 }
 
 #[cfg(test)]
@@ -175,6 +234,15 @@ mod tests {
         }
     }
 
+    fn refused() -> Requirement {
+        requirement(|| Ok(false), || bail!("no network"))
+    }
+
+    fn told(requirements: &[Requirement], may_install: bool) -> String {
+        let error = ensure_all(requirements, may_install).expect_err("it is missing");
+        format!("{error:#}")
+    }
+
     #[test]
     fn what_is_there_is_not_installed() {
         let there = requirement(|| Ok(true), || bail!("must not be called"));
@@ -183,41 +251,39 @@ mod tests {
 
     #[test]
     fn a_failed_installation_says_what_to_do() {
-        let refused = requirement(|| Ok(false), || bail!("no network"));
-        let error = ensure_all(&[refused], true).expect_err("it cannot be installed");
-        assert!(
-            format!("{error:#}").contains("do it by hand: no network"),
-            "{error:#}"
-        );
+        let told = told(&[refused()], true);
+        assert!(told.contains("do it by hand: no network"), "{told}");
     }
 
     #[test]
     fn everything_that_is_missing_is_named_at_once() {
-        let refused = || requirement(|| Ok(false), || bail!("no network"));
-        let error =
-            ensure_all(&[refused(), refused()], true).expect_err("neither can be installed");
-        assert_eq!(
-            error.to_string().matches("do it by hand").count(),
-            2,
-            "{error}"
-        );
+        let told = told(&[refused(), refused()], true);
+        assert_eq!(told.matches("do it by hand").count(), 2, "{told}");
     }
 
     #[test]
     fn nothing_is_installed_if_the_environment_forbids_it() {
-        let absent = || requirement(|| Ok(false), || panic!("must not be called"));
-        let error = ensure_all(&[absent()], false).expect_err("it is missing");
-        let text = error.to_string();
-        assert!(text.contains("XTASK_INSTALL=no forbids"), "{text}");
-        assert!(text.contains("do it by hand"), "{text}");
+        let absent = requirement(|| Ok(false), || panic!("must not be called"));
+        let told = told(&[absent], false);
+        for part in ["XTASK_INSTALL=no forbids", "do it by hand"] {
+            assert!(told.contains(part), "{told}");
+        }
         let there = requirement(|| Ok(true), || panic!("must not be called"));
         assert!(ensure_all(&[there], false).is_ok());
     }
 
     #[test]
     fn an_installation_without_effect_is_an_error() {
-        let without_effect = requirement(|| Ok(false), || Ok(()));
-        let error = ensure_all(&[without_effect], true).expect_err("it is still missing");
-        assert!(error.to_string().contains("still missing"), "{error}");
+        let told = told(&[requirement(|| Ok(false), || Ok(()))], true);
+        assert!(told.contains("still missing"), "{told}");
+    }
+
+    #[test]
+    fn the_version_is_read_from_what_redis_says() {
+        let debian = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
+        assert_eq!(redis_version(debian), Some((7, 0)));
+        assert_eq!(redis_version("Server v=8.1.0 sha=0 bits=64"), Some((8, 1)));
+        assert_eq!(redis_version("redis-server: bad option"), None);
+        assert!(OLDEST_REDIS <= (8, 0) && OLDEST_REDIS > (6, 2));
     }
 }

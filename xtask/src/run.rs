@@ -2,6 +2,7 @@
 
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::Context as _;
@@ -34,11 +35,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitC
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
     // Built together, so that both use the same dependencies, and the client starts at once.
-    run_program(
-        workspace
-            .cargo()
-            .args(["build", "-p", "signalbox", "-p", "chat-client"]),
-    )?;
+    let words = ["build", "-p", "signalbox", "-p", "chat-client"];
+    run_program(workspace.cargo().args(words))?;
     let program = workspace.program("debug", "signalbox");
     let mut server = Command::new(&program);
     server.current_dir(workspace.root());
@@ -51,7 +49,8 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> anyhow::Result<ExitC
         }
     }
     eprint!("{}", what_to_try(address(|name| env::var(name).ok())));
-    become_program(&mut server).with_context(|| format!("cannot run {}", program.display()))
+    // Returns only if the program cannot be started.
+    Err(server.exec()).with_context(|| format!("cannot run {}", program.display()))
 }
 
 /// The address that the environment gives the server. `platform.toml` and `.env` are for the server to read; it logs
@@ -90,22 +89,6 @@ fn what_to_try(address: SocketAddr) -> String {
     )
 }
 
-/// Returns only if the program cannot be started.
-#[cfg(unix)]
-fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
-    use std::os::unix::process::CommandExt as _;
-    Err(command.exec().into())
-}
-
-#[cfg(not(unix))]
-fn become_program(command: &mut Command) -> anyhow::Result<ExitCode> {
-    let code = command
-        .status()?
-        .code()
-        .and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,15 +100,11 @@ mod tests {
 
     #[test]
     fn the_hints_name_the_address_that_the_environment_sets() {
+        let port = ("WSS_PORT", "9000");
+        let listen = ("SIGNALBOX_SERVER__LISTEN", "0.0.0.0:7000");
         assert_eq!(address_with(&[]), "127.0.0.1:8080");
-        assert_eq!(address_with(&[("WSS_PORT", "9000")]), "127.0.0.1:9000");
-        assert_eq!(
-            address_with(&[
-                ("WSS_PORT", "9000"),
-                ("SIGNALBOX_SERVER__LISTEN", "0.0.0.0:7000")
-            ]),
-            "127.0.0.1:7000"
-        );
+        assert_eq!(address_with(&[port]), "127.0.0.1:9000");
+        assert_eq!(address_with(&[port, listen]), "127.0.0.1:7000");
         assert_eq!(address_with(&[("WSS_PORT", "")]), "127.0.0.1:8080");
     }
 

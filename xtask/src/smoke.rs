@@ -49,22 +49,12 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<ExitCode> {
     drop(events);
     let address = server_address(&log)?;
     let client = workspace.program(PROFILE, "chat-client");
-    let tested = test(&client, address).and_then(|()| drain(&mut server));
+    let tested = send_a_message(&client, address).and_then(|()| drain(&mut server));
     // Ends the log, if it has not ended by itself.
     drop(server);
     tested.with_context(|| format!("the log of the server:\n{}", rest_of(&log)))?;
     println!("the optimised server carried a message through the chat plugin, and drained");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Sends a message through the plugin.
-fn test(client: &Path, address: SocketAddr) -> anyhow::Result<()> {
-    send_a_message(client, address)?;
-    ensure!(
-        metric(address, "wss_plugin_calls_total{")? > 0.0,
-        "the message did not pass the chat plugin"
-    );
-    Ok(())
 }
 
 /// The lines of a log that has ended.
@@ -76,7 +66,7 @@ fn rest_of(log: &Receiver<Event>) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Sends a message from one client to another.
+/// Sends a message from one client to another, through the plugin.
 fn send_a_message(client: &Path, address: SocketAddr) -> anyhow::Result<()> {
     let mut receiver = start_client(client, address, "bob", &["--expect", "1"])?;
     let connected = Instant::now() + TIME_MAX;
@@ -98,6 +88,10 @@ fn send_a_message(client: &Path, address: SocketAddr) -> anyhow::Result<()> {
             "the {name} ended with {status}; its output is above"
         );
     }
+    ensure!(
+        metric(address, "wss_plugin_calls_total{")? > 0.0,
+        "the message did not pass the chat plugin"
+    );
     Ok(())
 }
 

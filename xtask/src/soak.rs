@@ -50,28 +50,28 @@ pub(crate) fn run(workspace: &Workspace, args: &SoakArgs) -> anyhow::Result<Exit
         "signalbox-bench",
         "--bins",
     ]);
-    if !args.debug {
-        build.arg("--release");
-    }
+    build.args((!args.debug).then_some("--release"));
     run_program(&mut build)?;
     let profile = if args.debug { "debug" } else { "release" };
     let folder = TempDir::new("soak").context("cannot create a temporary folder")?;
-    let status = Command::new(workspace.program(profile, "signalbox-bench"))
-        .arg("soak")
-        .arg("--server")
-        .arg(workspace.program(profile, "signalbox"))
-        .arg("--plugin")
-        .arg(workspace.plugins_dir().join("chat.wasm"))
-        .arg("--folder")
-        .arg(folder.path())
-        .args(["--minutes", &args.minutes.to_string()])
-        .args(["--clients", &args.clients.to_string()])
-        .args(["--events", &args.events.to_string()])
-        .args(["--idle", &args.idle.to_string()])
-        .args(args.rooms.then_some("--rooms"))
-        .args(args.presence.then_some("--presence"))
-        .status()
-        .context("the soak does not start")?;
+    let mut soak = Command::new(workspace.program(profile, "signalbox-bench"));
+    soak.arg("soak");
+    soak.arg("--server")
+        .arg(workspace.program(profile, "signalbox"));
+    soak.arg("--plugin")
+        .arg(workspace.plugins_dir().join("chat.wasm"));
+    soak.arg("--folder").arg(folder.path());
+    for (option, value) in [
+        ("--minutes", args.minutes),
+        ("--clients", args.clients),
+        ("--events", args.events),
+        ("--idle", args.idle),
+    ] {
+        soak.args([option, &value.to_string()]);
+    }
+    soak.args(args.rooms.then_some("--rooms"));
+    soak.args(args.presence.then_some("--presence"));
+    let status = soak.status().context("the soak does not start")?;
     Ok(if status.success() {
         ExitCode::SUCCESS
     } else {

@@ -3,24 +3,23 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 
 /// Runs a program to its end with its output on the terminal.
 pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {name}; is it installed and in PATH?"))?;
-    if !status.success() {
-        let words: Vec<_> = command
-            .get_args()
-            .map(|word| word.to_string_lossy())
-            .collect();
-        bail!(
-            "`{name} {}` failed with {status}; its output is above",
-            words.join(" ")
-        );
-    }
+    let status = command.status();
+    let status =
+        status.with_context(|| format!("cannot run {name}; is it installed and in PATH?"))?;
+    let words: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    ensure!(
+        status.success(),
+        "`{name} {}` failed with {status}; its output is above",
+        words.join(" ")
+    );
     Ok(())
 }
 
@@ -84,29 +83,28 @@ impl Steps {
 
     /// One line for each step.
     pub(crate) fn summary(&self) -> String {
-        let mut lines = String::new();
-        for Step {
-            name,
-            outcome,
-            took,
-        } in &self.done
-        {
+        let line = |Step {
+                        name,
+                        outcome,
+                        took,
+                    }: &Step| {
             let seconds = took.as_secs_f64();
-            let line = match outcome {
+            match outcome {
                 Outcome::Passed => format!("  ok       {seconds:7.1} s  {name}\n"),
                 Outcome::Failed(error) => format!("  FAILED   {seconds:7.1} s  {name}: {error}\n"),
                 Outcome::Skipped(needed) => {
                     format!("  skipped            {name}: it needs {needed:?}\n")
                 }
-            };
-            lines.push_str(&line);
-        }
-        lines
+            }
+        };
+        self.done.iter().map(line).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     #[test]
@@ -116,18 +114,16 @@ mod tests {
         assert!(steps.all_passed());
         steps.step("second", &["first"], || bail!("no luck"));
         let mut ran = Vec::new();
-        steps.step("needs it", &["first", "second"], || {
-            ran.push("needs it");
-            Ok(())
-        });
-        steps.step("needs that", &["needs it"], || {
-            ran.push("needs that");
-            Ok(())
-        });
-        steps.step("independent", &["first"], || {
-            ran.push("independent");
-            Ok(())
-        });
+        for (name, needed) in [
+            ("needs it", &["first", "second"][..]),
+            ("needs that", &["needs it"]),
+            ("independent", &["first"]),
+        ] {
+            steps.step(name, needed, || {
+                ran.push(name);
+                Ok(())
+            });
+        }
         assert_eq!(ran, ["independent"]);
         assert!(!steps.all_passed());
         let summary = steps.summary();
@@ -139,15 +135,14 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_or_fails_is_named() {
-        let missing =
-            run_program(&mut Command::new("no-such-program-here")).expect_err("it cannot run");
-        assert!(missing.to_string().contains("no-such-program-here"));
-        let failed =
-            run_program(Command::new("cargo").arg("--no-such-option")).expect_err("it fails");
+        let missing = run_program(&mut Command::new("no-such-program-here"));
+        let missing = missing.expect_err("it cannot run").to_string();
+        assert!(missing.contains("no-such-program-here"), "{missing}");
+        let failed = run_program(Command::new("cargo").arg("--no-such-option"));
+        let failed = failed.expect_err("it fails").to_string();
         assert!(
-            failed
-                .to_string()
-                .contains("`cargo --no-such-option` failed")
+            failed.contains("`cargo --no-such-option` failed"),
+            "{failed}"
         );
     }
 }

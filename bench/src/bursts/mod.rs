@@ -11,18 +11,16 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 pub use self::presence::PresenceArgs;
 pub use self::recovery::RecoveryArgs;
 use crate::client::{Client, Incoming};
-use crate::frame::Opcode;
-use crate::load::cpu_seconds;
+use crate::exchange::redis_calls;
+use crate::process::usage;
 
 /// The room of all clients.
 const ROOM: &str = "bench";
@@ -66,8 +64,8 @@ impl Member {
 
     /// Sends a frame with the `id` that its answer has.
     fn send(&mut self, kind: &str, payload: &Value) -> anyhow::Result<()> {
-        let frame = json!({"type": kind, "room": ROOM, "id": kind, "payload": payload});
-        self.client.send(Opcode::Text, frame.to_string().as_bytes())
+        let client = &mut self.client;
+        client.send(&json!({"type": kind, "room": ROOM, "id": kind, "payload": payload}))
     }
 
     /// Joins the room, and returns the `payload` of the `ack`.
@@ -107,9 +105,10 @@ async fn connect(server: SocketAddr, count: usize) -> anyhow::Result<Vec<Member>
         let user = format!("member{index}");
         Member::connect(server, &user).await
     });
-    let connected = stream::iter(connecting).buffered(CONNECTING);
-    let connected: Vec<anyhow::Result<Member>> = connected.collect().await;
-    connected.into_iter().collect()
+    stream::iter(connecting)
+        .buffered(CONNECTING)
+        .try_collect()
+        .await
 }
 
 /// The cost of a burst.
@@ -145,7 +144,7 @@ impl Meter {
         Ok(Self {
             pid,
             redis,
-            cpu_seconds: cpu_seconds(pid)?,
+            cpu_seconds: usage(pid)?.cpu_seconds,
             calls: match redis {
                 Some(redis) => redis_calls(redis).await?,
                 None => BTreeMap::new(),
@@ -157,7 +156,7 @@ impl Meter {
     /// Ends the measurement. Each client has `bytes` and a number of frames.
     async fn stop(self, clients: &[(u64, u64)]) -> anyhow::Result<BurstReport> {
         let milliseconds = self.began.elapsed().as_secs_f64() * 1e3;
-        let server_cpu_seconds = cpu_seconds(self.pid)? - self.cpu_seconds;
+        let server_cpu_seconds = usage(self.pid)?.cpu_seconds - self.cpu_seconds;
         let mut report = BurstReport {
             clients: clients.len(),
             milliseconds,
@@ -179,37 +178,5 @@ impl Meter {
             report.redis_commands = Some(others.map(|command| since(command)).sum());
         }
         Ok(report)
-    }
-}
-
-/// How often each command of Redis was called since its start.
-pub(crate) async fn redis_calls(redis: SocketAddr) -> anyhow::Result<BTreeMap<String, u64>> {
-    let answer = async {
-        let mut stream = TcpStream::connect(redis).await?;
-        stream.write_all(b"INFO commandstats\r\nQUIT\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = timeout(Duration::from_secs(5), answer).await??;
-    Ok(answer.lines().filter_map(calls_of).collect())
-}
-
-/// The command of a line such as `cmdstat_set:calls=21,usec=175`, and its calls.
-fn calls_of(line: &str) -> Option<(String, u64)> {
-    let (command, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-    let calls = figures.split(',').next()?.parse().ok()?;
-    Some((command.to_owned(), calls))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_are_read_from_the_statistics_of_redis() {
-        let line = "cmdstat_client|setinfo:calls=21,usec=175,usec_per_call=8.33";
-        assert_eq!(calls_of(line), Some(("client|setinfo".to_owned(), 21)));
-        assert_eq!(calls_of("# Commandstats"), None);
     }
 }

@@ -34,10 +34,10 @@ impl PresenceArgs {
         let meter = Meter::start(self.cpu_pid, None).await?;
         let joining = members.into_iter().map(|member| self.join(member));
         let clients = try_join_all(joining).await?;
-        let counts: Vec<_> = clients
+        let counts = clients
             .iter()
-            .map(|(member, frames)| (member.bytes, *frames))
-            .collect();
+            .map(|(member, frames)| (member.bytes, *frames));
+        let counts: Vec<_> = counts.collect();
         // The members stay until here: one that leaves would be reported too.
         meter.stop(&counts).await
     }

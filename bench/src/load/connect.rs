@@ -4,15 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::error::LoadError;
 use super::plan::Plan;
-use crate::frame::{MaskKeys, Opcode, put_client_frame};
+use crate::frame::{TEXT, put_client_frame};
 use crate::handshake;
-use crate::socket::{FrameReader, SendError, SharedWriter, split};
+use crate::socket::{FrameReader, SharedWriter, split};
 
 /// Number of concurrent handshakes. It is below the usual backlog of a listener, so that no SYN is dropped and
 /// retransmitted a second later.
@@ -31,72 +31,35 @@ const OUTBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) type Connection = (FrameReader, Arc<SharedWriter>);
 
 /// Opens all connections of the plan and returns them in the order of their index.
-pub(super) async fn connect_all(plan: &Plan) -> Result<Vec<Connection>, LoadError> {
+pub(super) async fn connect_all(plan: &Plan) -> anyhow::Result<Vec<Connection>> {
     let count = plan.connections();
-    let shared = Arc::new(plan.clone());
-    let mut opened: Vec<Option<Connection>> = Vec::new();
-    opened.resize_with(count, || None);
-    let mut connecting = JoinSet::new();
-    let mut next = 0;
-    loop {
-        while next < count && connecting.len() < CONNECTING_MAX {
-            connecting.spawn(connect_one(Arc::clone(&shared), next));
-            next += 1;
-        }
-        match connecting.join_next().await {
-            None => break,
-            Some(Ok((index, connection))) => {
-                let failed = |reason| LoadError::Connect {
-                    index,
-                    count,
-                    address: plan.site(index).address,
-                    reason,
-                };
-                opened[index] = Some(connection.map_err(failed)?);
-            }
-            Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        }
+    let connecting = (0..count).map(|index| async move {
+        let connected = timeout(CONNECT_TIME_MAX, connect_one(plan, index)).await;
+        let late = || format!("no connection within {} s", CONNECT_TIME_MAX.as_secs());
+        connected.with_context(late).flatten().with_context(|| {
+            let address = plan.site(index).address;
+            format!("cannot open connection {index} of {count} to {address}")
+        })
+    });
+    stream::iter(connecting)
+        .buffered(CONNECTING_MAX)
+        .try_collect()
+        .await
+}
+
+async fn connect_one(plan: &Plan, index: usize) -> anyhow::Result<Connection> {
+    let site = plan.site(index);
+    let source = source_address(site.address, index, plan.connections());
+    let mut stream = open_stream(site.address, source).await?;
+    let target = plan.request_target(index);
+    let rest = handshake::request(&mut stream, &site.host, &target, None).await?;
+    let (reader, writer) = split(stream, rest, OUTBOX_BYTES_MAX)?;
+    if let Some(greeting) = plan.options.target.protocol().greeting {
+        let mut frame = Vec::new();
+        put_client_frame(&mut frame, TEXT, greeting.as_bytes());
+        writer.send(&frame)?;
     }
-    Ok(opened.into_iter().flatten().collect())
-}
-
-async fn connect_one(plan: Arc<Plan>, index: usize) -> (usize, Result<Connection, String>) {
-    let connection = async {
-        let site = plan.site(index);
-        let source = source_address(site.address, index, plan.connections());
-        let mut stream = open_stream(site.address, source)
-            .await
-            .map_err(|error| error.to_string())?;
-        let handshake =
-            handshake::request(&mut stream, &site.host, &plan.request_target(index), None).await;
-        let rest = handshake.map_err(|error| error.to_string())?;
-        let (reader, writer) =
-            split(stream, rest, OUTBOX_BYTES_MAX).map_err(|error| error.to_string())?;
-        if let Some(greeting) = plan.target.protocol().greeting() {
-            greet(&writer, greeting).map_err(|error| error.to_string())?;
-        }
-        Ok((reader, writer))
-    };
-    let late = || {
-        Err(format!(
-            "no connection within {} s",
-            CONNECT_TIME_MAX.as_secs()
-        ))
-    };
-    (
-        index,
-        timeout(CONNECT_TIME_MAX, connection)
-            .await
-            .unwrap_or_else(|_| late()),
-    )
-}
-
-/// Sends a text as the first frame.
-fn greet(writer: &Arc<SharedWriter>, greeting: &str) -> Result<(), SendError> {
-    let mut frame = Vec::new();
-    let key = MaskKeys::random().next_key();
-    put_client_frame(&mut frame, Opcode::Text, greeting.as_bytes(), key);
-    writer.send(&frame)
+    Ok((reader, writer))
 }
 
 async fn open_stream(address: SocketAddr, source: Option<Ipv4Addr>) -> std::io::Result<TcpStream> {

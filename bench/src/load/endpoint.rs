@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::clock::now_ns;
 use super::message::{StampReader, Template};
@@ -10,8 +10,10 @@ use super::order::SequenceCheck;
 use super::protocol::{Incoming, Protocol};
 use super::tally::{Counts, Tally};
 use crate::frame::{
-    MaskKeys, Opcode, Writer, close_code, close_payload, next_frame, put_client_frame,
+    BINARY, CLOSE, NORMAL_CLOSURE, OpCode, PING, PONG, TEXT, describe_close, next_frame,
+    put_client_frame,
 };
+use crate::lock;
 use crate::socket::{FrameReader, SharedWriter};
 
 thread_local! {
@@ -30,7 +32,7 @@ pub(super) struct Endpoint {
     sending: Mutex<Sending>,
     /// One for each sender that this connection receives from.
     checks: Mutex<Vec<SequenceCheck>>,
-    protocol: &'static dyn Protocol,
+    protocol: &'static Protocol,
     /// Whether the server has answered the last frame that it must answer.
     ready: AtomicBool,
 }
@@ -40,13 +42,12 @@ struct Sending {
     /// `None` for a connection that sends nothing.
     template: Option<Template>,
     next: u64,
-    keys: MaskKeys,
 }
 
 impl Endpoint {
     /// Creates an endpoint that receives from `senders` senders.
     pub(super) fn new(
-        protocol: &'static dyn Protocol,
+        protocol: &'static Protocol,
         writer: Arc<SharedWriter>,
         template: Option<Template>,
         senders: usize,
@@ -55,11 +56,7 @@ impl Endpoint {
         checks.resize_with(senders, SequenceCheck::default);
         Self {
             writer,
-            sending: Mutex::new(Sending {
-                template,
-                next: 0,
-                keys: MaskKeys::random(),
-            }),
+            sending: Mutex::new(Sending { template, next: 0 }),
             checks: Mutex::new(checks),
             protocol,
             ready: AtomicBool::new(false),
@@ -72,7 +69,6 @@ impl Endpoint {
         let Sending {
             template: Some(template),
             next,
-            keys,
         } = &mut *sending
         else {
             return;
@@ -80,12 +76,7 @@ impl Endpoint {
         let sent = BATCH.with_borrow_mut(|batch| {
             batch.clear();
             for number in *next..*next + count as u64 {
-                put_client_frame(
-                    batch,
-                    Opcode::Text,
-                    template.fill(time_ns, number),
-                    keys.next_key(),
-                );
+                put_client_frame(batch, TEXT, template.fill(time_ns, number));
             }
             self.writer.send(batch)
         });
@@ -102,14 +93,9 @@ impl Endpoint {
     }
 
     /// Sends a frame that does not count as a message.
-    pub(super) fn send_frame(&self, opcode: Opcode, payload: &[u8]) {
+    fn send_frame(&self, opcode: OpCode, payload: &[u8]) {
         let mut frame = Vec::with_capacity(payload.len() + 14);
-        put_client_frame(
-            &mut frame,
-            opcode,
-            payload,
-            lock(&self.sending).keys.next_key(),
-        );
+        put_client_frame(&mut frame, opcode, payload);
         // A failure shows up as the end of the connection.
         let _ = self.writer.send(&frame);
     }
@@ -117,12 +103,12 @@ impl Endpoint {
     /// Sends a text that the server must answer.
     pub(super) fn ask(&self, text: &str) {
         self.ready.store(false, Ordering::Relaxed);
-        self.send_frame(Opcode::Text, text.as_bytes());
+        self.send_frame(TEXT, text.as_bytes());
     }
 
     /// Starts the closing handshake with code 1000.
     pub(super) fn close(&self) {
-        self.send_frame(Opcode::Close, &close_payload(1000));
+        self.send_frame(CLOSE, &NORMAL_CLOSURE);
     }
 
     /// Number of messages sent so far.
@@ -165,7 +151,7 @@ pub(super) async fn receive(
         }
     };
     endpoint.writer.close();
-    if !tally.finished() {
+    if !tally.finished.load(Ordering::Relaxed) {
         tally.counts().closed(|| format!("connection ended: {end}"));
     }
 }
@@ -185,7 +171,7 @@ impl Endpoint {
     /// ends.
     fn take(
         &self,
-        bytes: &mut [u8],
+        bytes: &[u8],
         stamps: &mut StampReader,
         tally: &Tally,
         behaviour: Behaviour,
@@ -205,32 +191,31 @@ impl Endpoint {
         let (consumed, end) = self.take_frames(bytes, taking);
         let messages = counts.delivered - before;
         drop((checks, counts));
-        if behaviour.reply && messages > 0 && tally.sending() {
+        if behaviour.reply && messages > 0 && tally.is_sending() {
             self.send(messages as usize, now_ns, tally);
         }
         (consumed, end)
     }
 
-    fn take_frames(&self, bytes: &mut [u8], mut taking: Taking<'_>) -> (usize, Option<String>) {
-        let several = self.protocol.several_in_a_frame();
+    fn take_frames(&self, bytes: &[u8], mut taking: Taking<'_>) -> (usize, Option<String>) {
+        let several = self.protocol.several_in_a_frame;
         let mut at = 0;
         loop {
-            let frame = match next_frame(bytes, at, Writer::Server) {
+            let frame = match next_frame(bytes, at) {
                 Ok(None) => return (at, None),
                 Ok(Some(frame)) => frame,
                 Err(error) => return (at, Some(error.to_string())),
             };
             at = frame.end;
             match frame.opcode {
-                Opcode::Text | Opcode::Binary if several => {
-                    for line in frame.payload.split(|byte| *byte == b'\n') {
-                        self.take_text(line, &mut taking);
-                    }
+                TEXT | BINARY if several => {
+                    let lines = frame.payload.split(|byte| *byte == b'\n');
+                    lines.for_each(|line| self.take_text(line, &mut taking));
                 }
-                Opcode::Text | Opcode::Binary => self.take_text(frame.payload, &mut taking),
-                Opcode::Ping => self.send_frame(Opcode::Pong, frame.payload),
-                Opcode::Pong => {}
-                Opcode::Close => return (at, Some(describe_close(frame.payload))),
+                TEXT | BINARY => self.take_text(frame.payload, &mut taking),
+                PING => self.send_frame(PONG, frame.payload),
+                CLOSE => return (at, Some(describe_close(frame.payload))),
+                _ => {}
             }
         }
     }
@@ -254,42 +239,16 @@ impl Endpoint {
 
     /// Handles a text that is not one of our messages.
     fn take_other(&self, text: &[u8], counts: &mut Counts) {
-        match self.protocol.classify(text) {
+        match (self.protocol.classify)(text) {
             Incoming::Ready if self.ready.swap(true, Ordering::Relaxed) => {}
             Incoming::Ready => counts.ready += 1,
             Incoming::Ack => counts.acked += 1,
-            Incoming::Answer(answer) => self.send_frame(Opcode::Text, answer.as_bytes()),
+            Incoming::Answer(answer) => self.send_frame(TEXT, answer.as_bytes()),
             Incoming::Error => {
                 let kept = &text[..text.len().min(ERROR_TEXT_BYTES_MAX)];
                 counts.error(|| format!("the server said {}", String::from_utf8_lossy(kept)));
             }
             Incoming::Other => {}
         }
-    }
-}
-
-fn describe_close(payload: &[u8]) -> String {
-    let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default());
-    format!("closed with code {} {reason}", close_code(payload))
-        .trim_end()
-        .to_owned()
-}
-
-/// The numbers stay valid even if a thread panicked while it held the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_close_is_described_by_its_code_and_reason() {
-        assert_eq!(
-            describe_close(b"\x0f\xa1slow consumer"),
-            "closed with code 4001 slow consumer"
-        );
-        assert_eq!(describe_close(b""), "closed with code 1005");
     }
 }

@@ -4,7 +4,8 @@
 //! Both numbers have a fixed number of digits, so a message of the same length is made by overwriting digits, and a
 //! received message is read by looking first where the digits were the last time.
 
-use super::error::LoadError;
+use anyhow::Context as _;
+
 use super::protocol::{Destination, Envelope, NUMBER_BASE, Protocol};
 
 /// Added to the send time in nanoseconds. The sum has 16 digits for the first 100 days, and is below 2^53, so that a
@@ -32,11 +33,11 @@ pub(super) struct Template {
 impl Template {
     /// A message whose payload has exactly `payload_bytes` bytes of JSON.
     pub(super) fn new(
-        protocol: &dyn Protocol,
+        protocol: &Protocol,
         destination: Destination<'_>,
         payload_bytes: usize,
         acks: bool,
-    ) -> Result<Self, LoadError> {
+    ) -> anyhow::Result<Self> {
         let sender = match destination {
             Destination::User(_) => String::new(),
             Destination::Room { sender, .. } => format!(",\"s\":{sender}"),
@@ -45,16 +46,14 @@ impl Template {
         let numbers = format!(",\"t\":{TIME_BASE},\"n\":{NUMBER_BASE}{sender}}}");
         let fixed = open.len() + close.len() + numbers.len();
         // At least one character: servers refuse blank texts.
-        let Some(padding) = payload_bytes
+        let padding = payload_bytes
             .checked_sub(fixed)
-            .filter(|&padding| padding > 0)
-        else {
-            return Err(LoadError::PayloadTooSmall {
-                payload_bytes,
-                least: fixed + 1,
-            });
-        };
-        let Envelope { head, id_at, tail } = protocol.envelope(destination, acks);
+            .filter(|&padding| padding > 0);
+        let padding = padding.with_context(|| {
+            let least = fixed + 1;
+            format!("a payload of {payload_bytes} bytes is too small; --payload must be at least {least}")
+        })?;
+        let Envelope { head, id_at, tail } = (protocol.envelope)(destination, acks);
         let head = format!("{head}{open}{}{close}", "x".repeat(padding));
         let time_at = head.len() + 1 + TIME_KEY.len();
         let number_at = time_at + TIME_DIGITS + 1 + NUMBER_KEY.len();
@@ -68,19 +67,18 @@ impl Template {
 
     /// Returns the message with these numbers filled in.
     pub(super) fn fill(&mut self, time_ns: u64, number: u64) -> &[u8] {
+        let Self {
+            text,
+            time_at,
+            number_at,
+            id_at,
+        } = self;
         put_digits(
-            &mut self.text[self.time_at..self.time_at + TIME_DIGITS],
+            &mut text[*time_at..*time_at + TIME_DIGITS],
             TIME_BASE + time_ns,
         );
-        put_digits(
-            &mut self.text[self.number_at..self.number_at + NUMBER_DIGITS],
-            NUMBER_BASE + number,
-        );
-        if let Some(id_at) = self.id_at {
-            put_digits(
-                &mut self.text[id_at..id_at + NUMBER_DIGITS],
-                NUMBER_BASE + number,
-            );
+        for at in std::iter::once(*number_at).chain(*id_at) {
+            put_digits(&mut text[at..at + NUMBER_DIGITS], NUMBER_BASE + number);
         }
         &self.text
     }
@@ -128,16 +126,9 @@ fn number_after(json: &[u8], key: &[u8], hint: &mut usize) -> Option<u64> {
         *hint = json.windows(key.len()).position(|window| window == key)?;
     }
     let digits = &json[*hint + key.len()..];
-    let length = digits
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
-    if length == 0 {
-        return None;
-    }
-    digits[..length].iter().try_fold(0_u64, |value, digit| {
-        value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
-    })
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit());
+    let digits = &digits[..end.unwrap_or(digits.len())];
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn put_digits(place: &mut [u8], mut value: u64) {
@@ -150,36 +141,31 @@ fn put_digits(place: &mut [u8], mut value: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::protocol::{Centrifuge, Signalbox, SocketIo};
+    use crate::load::protocol::{CENTRIFUGE, SIGNALBOX, SOCKET_IO};
+
+    const ROOM: Destination<'_> = Destination::Room {
+        room: "r",
+        sender: 3,
+    };
 
     fn filled(
-        destination: Destination<'_>,
+        protocol: &Protocol,
+        to: Destination<'_>,
         payload_bytes: usize,
-        time_ns: u64,
-        number: u64,
-    ) -> Vec<u8> {
-        let mut template = Template::new(&Signalbox, destination, payload_bytes, false)
-            .expect("the payload is large enough");
-        template.fill(time_ns, number).to_vec()
+        acks: bool,
+    ) -> String {
+        let template = Template::new(protocol, to, payload_bytes, acks);
+        let mut template = template.expect("the payload is large enough");
+        String::from_utf8_lossy(template.fill(77, 5)).into_owned()
     }
 
     #[test]
     fn the_payload_has_exactly_the_length_asked_for() {
-        for destination in [
-            Destination::User("b"),
-            Destination::Room {
-                room: "r",
-                sender: 12,
-            },
-        ] {
-            let json = filled(destination, 128, 77, 5);
-            let value: serde_json::Value = serde_json::from_slice(&json).expect("valid JSON");
-            let text = String::from_utf8_lossy(&json);
-            let payload = text
-                .split_once("\"payload\":")
-                .and_then(|(_, rest)| rest.split_once('}'))
-                .map(|(p, _)| p);
-            assert_eq!(payload.map(|payload| payload.len() + 1), Some(128));
+        for destination in [Destination::User("b"), ROOM] {
+            let text = filled(&SIGNALBOX, destination, 128, false);
+            let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+            let payload = text.split_once("\"payload\":").expect("a payload").1;
+            assert_eq!(payload.find('}'), Some(127));
             assert_eq!(value["payload"]["t"], TIME_BASE + 77);
             assert_eq!(value["payload"]["n"], NUMBER_BASE + 5);
         }
@@ -187,66 +173,45 @@ mod tests {
 
     #[test]
     fn a_payload_without_room_for_the_numbers_is_refused_with_the_least_length() {
-        let Err(LoadError::PayloadTooSmall { least, .. }) =
-            Template::new(&Signalbox, Destination::User("b"), 10, false)
-        else {
-            panic!("10 bytes were accepted");
-        };
-        let fits = |payload_bytes| {
-            Template::new(&Signalbox, Destination::User("b"), payload_bytes, false).is_ok()
-        };
-        assert!(fits(least) && !fits(least - 1));
+        let new = |bytes| Template::new(&SIGNALBOX, Destination::User("b"), bytes, false);
+        let error = new(10).expect_err("10 bytes are too few").to_string();
+        let least = error
+            .rsplit(' ')
+            .next()
+            .and_then(|least| least.parse().ok());
+        let least: usize = least.expect("the least length");
+        assert!(new(least).is_ok() && new(least - 1).is_err());
     }
 
     #[test]
     fn every_protocol_gets_the_same_payload_and_the_id_of_the_message() {
-        let text = |protocol: &dyn Protocol| {
-            let template = Template::new(protocol, Destination::User("b"), 59, true);
-            let mut template = template.expect("the payload is large enough");
-            String::from_utf8_lossy(template.fill(77, 5)).into_owned()
-        };
         let payload = r#"{"text":"xxxxxxxxxxxx","t":1000000000000077,"n":1000000005}"#;
-        assert_eq!(
-            text(&Signalbox),
-            format!(
-                r#"{{"type":"chat_message","id":"1000000005","payload":{payload},"receiverId":"b"}}"#
-            )
-        );
-        assert_eq!(
-            text(&SocketIo),
-            format!(r#"421000000005["message","b",{payload}]"#)
-        );
-        assert_eq!(
-            text(&Centrifuge),
-            format!(r#"{{"id":1000000005,"publish":{{"channel":"user:b","data":{payload}}}}}"#)
-        );
+        #[rustfmt::skip]
+        let envelopes = [
+            (&SIGNALBOX, r#"{"type":"chat_message","id":"1000000005","payload":"#, r#","receiverId":"b"}"#),
+            (&SOCKET_IO, r#"421000000005["message","b","#, "]"),
+            (&CENTRIFUGE, r#"{"id":1000000005,"publish":{"channel":"user:b","data":"#, "}}"),
+        ];
+        for (protocol, head, tail) in envelopes {
+            let text = filled(protocol, Destination::User("b"), 59, true);
+            assert_eq!(text, format!("{head}{payload}{tail}"));
+        }
     }
 
     #[test]
     fn the_stamp_is_found_wherever_the_server_puts_the_payload() {
         let mut reader = StampReader::default();
-        let sent = filled(
-            Destination::Room {
-                room: "r",
-                sender: 3,
-            },
-            128,
-            9_876_543_210,
-            42,
-        );
+        let sent = filled(&SIGNALBOX, ROOM, 128, false);
         let stamp = Stamp {
-            time_ns: 9_876_543_210,
-            number: 42,
+            time_ns: 77,
+            number: 5,
             sender: 3,
         };
-        assert_eq!(reader.read(&sent, true), Some(stamp));
-        let mut moved = b"{\"timestamp\":\"2026\",\"type\":\"x\",\"inner\":".to_vec();
-        moved.extend_from_slice(&sent);
-        assert_eq!(reader.read(&moved, true), Some(stamp));
-        assert_eq!(
-            reader.read(&moved, false),
-            Some(Stamp { sender: 0, ..stamp })
-        );
+        assert_eq!(reader.read(sent.as_bytes(), true), Some(stamp));
+        let moved = format!("{{\"timestamp\":\"2026\",\"type\":\"x\",\"inner\":{sent}");
+        assert_eq!(reader.read(moved.as_bytes(), true), Some(stamp));
+        let without_sender = Stamp { sender: 0, ..stamp };
+        assert_eq!(reader.read(moved.as_bytes(), false), Some(without_sender));
     }
 
     #[test]
@@ -254,10 +219,10 @@ mod tests {
         let mut reader = StampReader::default();
         for json in [
             "",
-            "{\"type\":\"error\"}",
-            "{\"t\":1,\"n\":2}",
-            "{\"t\":,\"n\":}",
-            "\"t\":99999999999999999999999",
+            r#"{"type":"error"}"#,
+            r#"{"t":1,"n":2}"#,
+            r#"{"t":,"n":}"#,
+            r#""t":99999999999999999999999"#,
         ] {
             assert_eq!(reader.read(json.as_bytes(), false), None, "{json}");
         }

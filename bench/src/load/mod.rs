@@ -4,29 +4,24 @@
 //! pair keeps a fixed number of messages in flight. Open loop means that messages are sent at fixed times regardless of
 //! the server. Its latency is measured from the time at which a message was due, so that a server cannot hide a stall.
 //!
-//! Each kind of server has a module in `protocol`. Messages are not fully parsed: a received message is only searched for its two numbers, the send time and the
-//! sequence number. Every message is accounted for: the report counts messages that were lost, duplicated or reordered.
+//! Each kind of server has a module in `protocol`. Messages are not fully parsed: a received message is only searched for
+//! its two numbers, the send time and the sequence number. Every message is accounted for: the report counts messages that
+//! were lost, duplicated or reordered.
 
 mod clock;
 mod connect;
 mod endpoint;
-mod error;
-mod limits;
 mod message;
 mod options;
 mod order;
 mod pace;
 mod plan;
-mod process;
 mod protocol;
 mod report;
 mod run;
 mod tally;
 
-pub use error::LoadError;
-pub use limits::raise_open_files_limit;
 pub use options::LoadArgs;
-pub use plan::{Mode, Plan, Site, Target};
-pub(crate) use process::{cpu_seconds, resident_bytes};
+pub use plan::Plan;
 pub use report::{Latency, Report};
 pub use run::run;

@@ -9,9 +9,12 @@ const GAPS_MAX: usize = 1024;
 pub(super) struct SequenceCheck {
     /// The number expected next if everything is in order.
     next: u64,
-    received: u64,
-    duplicated: u64,
-    reordered: u64,
+    /// Distinct messages that arrived.
+    pub(super) received: u64,
+    /// Messages that arrived again.
+    pub(super) duplicated: u64,
+    /// Messages that arrived after a later one.
+    pub(super) reordered: u64,
     /// Numbers that were skipped and have not arrived yet, as half-open ranges.
     gaps: Vec<(u64, u64)>,
 }
@@ -36,27 +39,9 @@ impl SequenceCheck {
         }
     }
 
-    /// Distinct messages that arrived.
-    pub(super) fn received(&self) -> u64 {
-        self.received
-    }
-
-    /// Messages that arrived again.
-    pub(super) fn duplicated(&self) -> u64 {
-        self.duplicated
-    }
-
-    /// Messages that arrived after a later one.
-    pub(super) fn reordered(&self) -> u64 {
-        self.reordered
-    }
-
     fn fill_gap(&mut self, number: u64) -> bool {
-        let Some(index) = self
-            .gaps
-            .iter()
-            .position(|&(start, end)| (start..end).contains(&number))
-        else {
+        let mut gaps = self.gaps.iter();
+        let Some(index) = gaps.position(|&(start, end)| (start..end).contains(&number)) else {
             return false;
         };
         let (start, end) = self.gaps.swap_remove(index);
@@ -71,27 +56,20 @@ impl SequenceCheck {
 mod tests {
     use super::*;
 
-    fn observe(numbers: &[u64]) -> (u64, u64, u64) {
-        let mut check = SequenceCheck::default();
-        numbers.iter().for_each(|&number| check.observe(number));
-        (check.received(), check.duplicated(), check.reordered())
-    }
-
     #[test]
-    fn messages_in_order_are_only_counted() {
-        assert_eq!(observe(&[0, 1, 2, 3]), (4, 0, 0));
-    }
-
-    #[test]
-    fn a_gap_is_missing_from_the_received_ones() {
-        assert_eq!(observe(&[0, 3, 4]), (3, 0, 0));
-        assert_eq!(observe(&[2]), (1, 0, 0));
-    }
-
-    #[test]
-    fn a_late_message_is_reordered_and_a_second_copy_duplicated() {
-        assert_eq!(observe(&[0, 4, 2, 1, 3, 5]), (6, 0, 3));
-        assert_eq!(observe(&[0, 1, 1, 0, 2]), (3, 2, 0));
-        assert_eq!(observe(&[0, 3, 1, 1]), (3, 1, 1));
+    fn gaps_late_messages_and_second_copies_are_told_apart() {
+        for (numbers, expected) in [
+            (&[0, 1, 2, 3][..], (4, 0, 0)),
+            (&[0, 3, 4], (3, 0, 0)),
+            (&[2], (1, 0, 0)),
+            (&[0, 4, 2, 1, 3, 5], (6, 0, 3)),
+            (&[0, 1, 1, 0, 2], (3, 2, 0)),
+            (&[0, 3, 1, 1], (3, 1, 1)),
+        ] {
+            let mut check = SequenceCheck::default();
+            numbers.iter().for_each(|&number| check.observe(number));
+            let found = (check.received, check.duplicated, check.reordered);
+            assert_eq!(found, expected, "{numbers:?}");
+        }
     }
 }

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::thread;
 
+use anyhow::Context as _;
 use tokio::runtime::Handle;
 
 use super::clock::{now_ns, sleep_until_ns};
 use super::endpoint::Endpoint;
-use super::error::LoadError;
 use super::tally::Tally;
 
 /// The thread checks at least this often whether it should stop.
@@ -22,17 +22,17 @@ pub(super) fn start(
     endpoints: Vec<Arc<Endpoint>>,
     rate: f64,
     tally: Arc<Tally>,
-) -> Result<thread::JoinHandle<()>, LoadError> {
+) -> anyhow::Result<thread::JoinHandle<()>> {
     let runtime = Handle::current();
     let pacing = move || {
         // If the kernel does not accept a write at once, a task on the runtime finishes it.
         let _runtime = runtime.enter();
         pace(&endpoints, rate, &tally);
     };
-    thread::Builder::new()
-        .name("pace".to_owned())
+    let thread = thread::Builder::new().name("pace".to_owned());
+    thread
         .spawn(pacing)
-        .map_err(LoadError::Thread)
+        .context("cannot start the pacing thread")
 }
 
 fn pace(endpoints: &[Arc<Endpoint>], rate: f64, tally: &Tally) {
@@ -41,10 +41,10 @@ fn pace(endpoints: &[Arc<Endpoint>], rate: f64, tally: &Tally) {
     let mut index = 0;
     for message in 0_u64.. {
         let due_ns = start_ns + (message as f64 * 1e9 / rate) as u64;
-        while tally.sending() && now_ns() < due_ns {
+        while tally.is_sending() && now_ns() < due_ns {
             sleep_until_ns(due_ns.min(now_ns() + STOP_CHECK_NS));
         }
-        if !tally.sending() {
+        if !tally.is_sending() {
             return;
         }
         endpoints[index].send(1, due_ns, tally);
@@ -55,18 +55,15 @@ fn pace(endpoints: &[Arc<Endpoint>], rate: f64, tally: &Tally) {
 /// A step that visits every endpoint once per round, and visits neighbouring endpoints far apart in time, as
 /// independent users would send.
 fn stride(count: usize) -> usize {
-    let golden = count * 618 / 1000;
-    (golden.max(1)..)
-        .find(|&step| greatest_common_divisor(step, count) == 1)
-        .unwrap_or(1)
-}
-
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 {
-        a
-    } else {
-        greatest_common_divisor(b, a % b)
-    }
+    let is_coprime = |step: usize| {
+        let (mut a, mut b) = (step, count);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    let golden = (count * 618 / 1000).max(1);
+    (golden..).find(|&step| is_coprime(step)).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -79,10 +76,8 @@ mod tests {
             let mut seen = vec![false; count];
             let mut index = 0;
             for _ in 0..count {
-                assert!(
-                    !std::mem::replace(&mut seen[index], true),
-                    "{index} twice of {count}"
-                );
+                let twice = std::mem::replace(&mut seen[index], true);
+                assert!(!twice, "{index} twice of {count}");
                 index = (index + stride(count)) % count;
             }
         }

@@ -109,37 +109,59 @@ impl Latency {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mode, connections, seconds) = (&self.mode, self.connections, self.connect_seconds);
         writeln!(
             f,
-            "{} with {} connections, opened in {:.2} s",
-            self.mode, self.connections, self.connect_seconds
+            "{mode} with {connections} connections, opened in {seconds:.2} s"
         )?;
-        if self.mode != "idle" {
+        if mode != "idle" {
             self.write_traffic(f)?;
         }
-        self.write_server(f)?;
-        if self.errors + self.closed > 0 {
+        if let Some(cpu) = self.server_cpu_seconds {
+            let share = self.delivered_per_cpu_second.filter(|share| *share > 0.0);
+            let share = share.map(|share| format!(", {share:.0} delivered for each"));
             writeln!(
                 f,
-                "  errors     {}, connections closed early {}",
-                self.errors, self.closed
+                "  server     {cpu:.2} s of CPU{}",
+                share.unwrap_or_default()
             )?;
         }
-        self.first_errors
-            .iter()
-            .try_for_each(|text| writeln!(f, "    {text}"))
+        if let Some(bytes) = self.rss_after_bytes {
+            let each = self.rss_per_connection_bytes;
+            let each = each.map(|each| format!(", {each:.0} bytes a connection"));
+            let megabytes = bytes as f64 / 1e6;
+            writeln!(
+                f,
+                "  memory     {megabytes:.1} MB resident{}",
+                each.unwrap_or_default()
+            )?;
+        }
+        let (errors, closed) = (self.errors, self.closed);
+        if errors + closed > 0 {
+            writeln!(
+                f,
+                "  errors     {errors}, connections closed early {closed}"
+            )?;
+        }
+        let mut texts = self.first_errors.iter();
+        texts.try_for_each(|text| writeln!(f, "    {text}"))
     }
 }
 
 impl Report {
     fn write_traffic(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (sent, delivered, seconds) = (self.sent, self.delivered, self.measured_seconds);
-        writeln!(f, "  sent       {sent} in {seconds:.2} s")?;
-        writeln!(
-            f,
-            "  delivered  {delivered}, {:.0} a second",
-            self.delivered_per_second
-        )?;
+        let Self {
+            sent,
+            delivered,
+            measured_seconds,
+            delivered_per_second,
+            lost,
+            duplicated,
+            reordered,
+            acked,
+            unacked,
+            ..
+        } = self;
         let Latency {
             p50_us,
             p90_us,
@@ -148,36 +170,21 @@ impl Report {
             max_us,
             ..
         } = self.latency;
+        writeln!(f, "  sent       {sent} in {measured_seconds:.2} s")?;
+        writeln!(
+            f,
+            "  delivered  {delivered}, {delivered_per_second:.0} a second"
+        )?;
         writeln!(
             f,
             "  latency    p50 {p50_us:.0} µs, p90 {p90_us:.0} µs, p99 {p99_us:.0} µs, p99.9 {p999_us:.0} µs, max {max_us:.0} µs"
         )?;
-        let (lost, duplicated, reordered) = (self.lost, self.duplicated, self.reordered);
         writeln!(
             f,
             "  order      lost {lost}, duplicated {duplicated}, reordered {reordered}"
         )?;
-        let (acked, unacked) = (self.acked, self.unacked);
         if acked + unacked > 0 {
             writeln!(f, "  acks       {acked}, missing {unacked}")?;
-        }
-        Ok(())
-    }
-
-    fn write_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(cpu) = self.server_cpu_seconds {
-            write!(f, "  server     {cpu:.2} s of CPU")?;
-            if let Some(share) = self.delivered_per_cpu_second.filter(|share| *share > 0.0) {
-                write!(f, ", {share:.0} delivered for each")?;
-            }
-            writeln!(f)?;
-        }
-        if let Some(bytes) = self.rss_after_bytes {
-            write!(f, "  memory     {:.1} MB resident", bytes as f64 / 1e6)?;
-            if let Some(each) = self.rss_per_connection_bytes {
-                write!(f, ", {each:.0} bytes a connection")?;
-            }
-            writeln!(f)?;
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! A run from the first connection to the report.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use anyhow::bail;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -11,14 +13,13 @@ use tokio::time::{sleep, timeout};
 use super::clock::now_ns;
 use super::connect::connect_all;
 use super::endpoint::{Behaviour, Endpoint, receive};
-use super::error::LoadError;
 use super::message::Template;
 use super::pace;
 use super::plan::{Mode, Plan};
-use super::process::{Usage, usage};
 use super::protocol::Destination;
 use super::report::{Latency, Report};
 use super::tally::Tally;
+use crate::process::{Usage, usage};
 
 /// Members of a room that send. Each receiver checks the order of each sender, so a few senders are enough, and many
 /// would cost memory.
@@ -46,7 +47,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// # Errors
 /// Returns an error if a connection cannot be opened, a room cannot be joined, or the server's process cannot be read.
 /// Problems with messages are in the report.
-pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
+pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let before = read_usage(plan)?;
     let connecting = Instant::now();
     let mut swarm = Swarm::connect(plan).await?;
@@ -54,21 +55,21 @@ pub async fn run(plan: &Plan) -> Result<Report, LoadError> {
     swarm.get_ready(plan).await?;
     let pacing = swarm.start_traffic(plan.mode)?;
     if !matches!(plan.mode, Mode::Idle { .. }) {
-        sleep(plan.warmup).await;
+        sleep(plan.options.warmup).await;
     }
     let start = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_from(start.time_ns);
     eprintln!("measuring");
-    if plan.until_input_ends {
+    if plan.options.until_input_ends {
         // Ends after `duration` at the latest.
-        let _ = timeout(plan.duration, end_of_input()).await;
+        let _ = timeout(plan.duration(), end_of_input()).await;
     } else {
-        sleep(plan.duration).await;
+        sleep(plan.duration()).await;
     }
     let end = Snapshot::take(plan, &swarm.tally)?;
     swarm.tally.measure_until(end.time_ns);
     eprintln!("measured");
-    swarm.tally.stop_sending();
+    swarm.tally.sending.store(false, Ordering::Relaxed);
     if let Some(pacing) = pacing {
         // The thread notices the stop within 50 ms; a message that is being sent at that moment must be waited for.
         let joined = tokio::task::spawn_blocking(move || pacing.join()).await;
@@ -92,10 +93,18 @@ async fn end_of_input() {
     let _ = end.await;
 }
 
-fn read_usage(plan: &Plan) -> Result<Option<Usage>, LoadError> {
-    let usages = plan.cpu_pids.iter().map(|pid| usage(*pid));
-    let usages = usages.collect::<Result<Vec<_>, _>>()?;
-    Ok(usages.into_iter().reduce(Usage::plus))
+fn read_usage(plan: &Plan) -> anyhow::Result<Option<Usage>> {
+    let mut sum = None;
+    for pid in &plan.options.cpu_pid {
+        let Usage {
+            cpu_seconds,
+            rss_bytes,
+        } = usage(*pid)?;
+        let sum = sum.get_or_insert(Usage::default());
+        sum.cpu_seconds += cpu_seconds;
+        sum.rss_bytes += rss_bytes;
+    }
+    Ok(sum)
 }
 
 /// The counters at one end of the measured time, read as close together as possible.
@@ -107,7 +116,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    fn take(plan: &Plan, tally: &Tally) -> Result<Self, LoadError> {
+    fn take(plan: &Plan, tally: &Tally) -> anyhow::Result<Self> {
         let usage = read_usage(plan)?;
         Ok(Self {
             time_ns: now_ns(),
@@ -126,11 +135,8 @@ struct Swarm {
 }
 
 impl Swarm {
-    async fn connect(plan: &Plan) -> Result<Self, LoadError> {
-        let tally = Tally::new()
-            .map_err(|_| LoadError::Options("the latency histogram's bounds are not usable"))?;
-        let tally = Arc::new(tally);
-        let (protocol, senders) = (plan.target.protocol(), senders(plan.mode));
+    async fn connect(plan: &Plan) -> anyhow::Result<Self> {
+        let (protocol, senders) = (plan.options.target.protocol(), senders(plan.mode));
         let behaviour = Behaviour {
             reply: matches!(plan.mode, Mode::Pairs { .. }),
             with_sender: matches!(plan.mode, Mode::Room { .. }),
@@ -143,7 +149,7 @@ impl Swarm {
         let mut swarm = Self {
             endpoints: Vec::new(),
             receiving: JoinSet::new(),
-            tally,
+            tally: Arc::new(Tally::new()?),
         };
         for ((reader, writer), template) in connect_all(plan).await?.into_iter().zip(templates) {
             let endpoint = Arc::new(Endpoint::new(protocol, writer, template, senders));
@@ -155,18 +161,18 @@ impl Swarm {
             ));
             swarm.endpoints.push(endpoint);
         }
-        if protocol.greeting().is_some() {
+        if protocol.greeting.is_some() {
             swarm.wait_until_ready().await?;
         }
         Ok(swarm)
     }
 
     /// Makes all connections members of the room, or waits until every receiver can be reached.
-    async fn get_ready(&self, plan: &Plan) -> Result<(), LoadError> {
-        let protocol = plan.target.protocol();
+    async fn get_ready(&self, plan: &Plan) -> anyhow::Result<()> {
+        let protocol = plan.options.target.protocol();
         let text = match plan.mode {
-            Mode::Room { .. } => protocol.join(&plan.room()),
-            Mode::Pairs { .. } | Mode::Open { .. } => protocol.settling().map(str::to_owned),
+            Mode::Room { .. } => protocol.join.map(|join| join.replace('$', &plan.room())),
+            Mode::Pairs { .. } | Mode::Open { .. } => protocol.settling.map(str::to_owned),
             Mode::Idle { .. } => None,
         };
         let Some(text) = text else {
@@ -180,7 +186,7 @@ impl Swarm {
     }
 
     /// Waits until the server has answered on all connections.
-    async fn wait_until_ready(&self) -> Result<(), LoadError> {
+    async fn wait_until_ready(&self) -> anyhow::Result<()> {
         let count = self.endpoints.len();
         let all_ready = async {
             while self.tally.counts().ready < count {
@@ -191,20 +197,18 @@ impl Swarm {
             return Ok(());
         }
         let counts = self.tally.counts();
-        let said = if counts.first_errors.is_empty() {
-            "nothing".to_owned()
-        } else {
-            counts.first_errors.join("; ")
+        let said = match counts.first_errors.as_slice() {
+            [] => "nothing".to_owned(),
+            errors => errors.join("; "),
         };
-        Err(LoadError::Join {
-            missing: count - counts.ready,
-            count,
-            seconds: CONFIRM_TIME_MAX.as_secs(),
-            said,
-        })
+        bail!(
+            "{} of {count} connections were not confirmed after {} s; the server said: {said}",
+            count - counts.ready,
+            CONFIRM_TIME_MAX.as_secs()
+        )
     }
 
-    fn start_traffic(&self, mode: Mode) -> Result<Option<thread::JoinHandle<()>>, LoadError> {
+    fn start_traffic(&self, mode: Mode) -> anyhow::Result<Option<thread::JoinHandle<()>>> {
         match mode {
             Mode::Idle { .. } => Ok(None),
             Mode::Pairs { in_flight, .. } => {
@@ -226,12 +230,11 @@ impl Swarm {
     /// Waits until every sent message has arrived and, if it asked for it, was confirmed, or until neither happens any
     /// more.
     async fn drain(&self, plan: &Plan) {
-        let copies = if let Mode::Room { members, .. } = plan.mode {
-            members as u64
-        } else {
-            1
+        let copies = match plan.mode {
+            Mode::Room { members, .. } => members as u64,
+            _ => 1,
         };
-        let acks = u64::from(plan.acks);
+        let acks = u64::from(plan.options.acks);
         let begun = Instant::now();
         let (mut arrived, mut last_arrival) = (0, begun);
         while begun.elapsed() < DRAIN_TIME_MAX && last_arrival.elapsed() < DRAIN_SILENCE {
@@ -251,7 +254,7 @@ impl Swarm {
     }
 
     async fn close(&mut self) {
-        self.tally.finish();
+        self.tally.finished.store(true, Ordering::Relaxed);
         self.endpoints.iter().for_each(|endpoint| endpoint.close());
         let all_closed = async { while self.receiving.join_next().await.is_some() {} };
         // If the server does not answer a close frame, aborting the tasks closes the sockets.
@@ -279,9 +282,13 @@ impl Swarm {
             .map(|(before, end)| end.rss_bytes as f64 - before.rss_bytes as f64);
         let idle = matches!(plan.mode, Mode::Idle { .. });
         let (lost, duplicated, reordered) = self.order(plan.mode);
-        let asked = if plan.acks { self.tally.sent() } else { 0 };
+        let asked = if plan.options.acks {
+            self.tally.sent()
+        } else {
+            0
+        };
         Report {
-            mode: mode_name(plan.mode).to_owned(),
+            mode: plan.mode.name().to_owned(),
             connections: self.endpoints.len(),
             connect_seconds,
             measured_seconds,
@@ -323,14 +330,12 @@ impl Swarm {
                 let room = matches!(mode, Mode::Room { .. });
                 let sender = if room { index } else { receiver ^ 1 };
                 // A server may exclude the sender from its own broadcast, but then it must always do so.
-                let no_echo = room && sender == receiver && check.received() == 0;
-                sums.0 += if no_echo {
-                    0
-                } else {
-                    sent[sender].saturating_sub(check.received())
-                };
-                sums.1 += check.duplicated();
-                sums.2 += check.reordered();
+                let no_echo = room && sender == receiver && check.received == 0;
+                if !no_echo {
+                    sums.0 += sent[sender].saturating_sub(check.received);
+                }
+                sums.1 += check.duplicated;
+                sums.2 += check.reordered;
             }
         }
         sums
@@ -346,7 +351,7 @@ fn senders(mode: Mode) -> usize {
     }
 }
 
-fn template(plan: &Plan, index: usize) -> Result<Option<Template>, LoadError> {
+fn template(plan: &Plan, index: usize) -> anyhow::Result<Option<Template>> {
     let (peer, room) = (plan.user(index ^ 1), plan.room());
     let destination = match plan.mode {
         Mode::Idle { .. } => return Ok(None),
@@ -357,15 +362,12 @@ fn template(plan: &Plan, index: usize) -> Result<Option<Template>, LoadError> {
             sender: index,
         },
     };
-    let protocol = plan.target.protocol();
-    Template::new(protocol, destination, plan.payload_bytes, plan.acks).map(Some)
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Pairs { .. } => "pairs",
-        Mode::Open { .. } => "open",
-        Mode::Room { .. } => "room",
-        Mode::Idle { .. } => "idle",
-    }
+    let protocol = plan.options.target.protocol();
+    Template::new(
+        protocol,
+        destination,
+        plan.options.payload,
+        plan.options.acks,
+    )
+    .map(Some)
 }

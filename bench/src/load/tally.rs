@@ -1,9 +1,11 @@
 //! Counters shared by all connections of a run, and the phases of the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
-use hdrhistogram::{CreationError, Histogram};
+use hdrhistogram::Histogram;
+
+use crate::lock;
 
 /// Number of error texts kept for the report.
 const ERROR_TEXTS_MAX: usize = 5;
@@ -18,10 +20,12 @@ const LATENCY_DIGITS: u8 = 3;
 pub(super) struct Tally {
     counts: Mutex<Counts>,
     sent: AtomicU64,
-    sending: AtomicBool,
-    finished: AtomicBool,
-    measure_from_ns: AtomicU64,
-    measure_until_ns: AtomicU64,
+    /// Whether new messages may be sent.
+    pub(super) sending: AtomicBool,
+    /// Whether the run is over, so that a closing connection is expected.
+    pub(super) finished: AtomicBool,
+    /// The latency of messages sent from the first time on and before the second one counts, even if they arrive later.
+    measured_ns: (AtomicU64, AtomicU64),
 }
 
 /// Counters that change with each arrival.
@@ -68,11 +72,10 @@ impl Tally {
     ///
     /// # Errors
     /// Never fails with the bounds above; the histogram checks them at run time.
-    pub(super) fn new() -> Result<Self, CreationError> {
-        let latency = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)?;
+    pub(super) fn new() -> anyhow::Result<Self> {
         let counts = Counts {
             delivered: 0,
-            latency,
+            latency: Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)?,
             ready: 0,
             acked: 0,
             errors: 0,
@@ -81,17 +84,16 @@ impl Tally {
         };
         Ok(Self {
             counts: Mutex::new(counts),
-            sent: AtomicU64::new(0),
-            sending: AtomicBool::new(true),
-            finished: AtomicBool::new(false),
-            measure_from_ns: AtomicU64::new(u64::MAX),
-            measure_until_ns: AtomicU64::new(u64::MAX),
+            sent: 0.into(),
+            sending: true.into(),
+            finished: false.into(),
+            measured_ns: (u64::MAX.into(), u64::MAX.into()),
         })
     }
 
-    /// Locks the counters. They are plain numbers, valid even if a thread panicked while it held the lock.
+    /// Locks the counters.
     pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counts)
     }
 
     /// Messages handed to the kernel or queued for it.
@@ -105,40 +107,24 @@ impl Tally {
     }
 
     /// Whether new messages may be sent.
-    pub(super) fn sending(&self) -> bool {
+    pub(super) fn is_sending(&self) -> bool {
         self.sending.load(Ordering::Relaxed)
-    }
-
-    /// Stops new messages from being sent.
-    pub(super) fn stop_sending(&self) {
-        self.sending.store(false, Ordering::Relaxed);
-    }
-
-    /// Whether the run is over, so that a closing connection is expected.
-    pub(super) fn finished(&self) -> bool {
-        self.finished.load(Ordering::Relaxed)
-    }
-
-    /// Marks the run as over.
-    pub(super) fn finish(&self) {
-        self.finished.store(true, Ordering::Relaxed);
     }
 
     /// Starts to count the latency of messages sent at or after this time.
     pub(super) fn measure_from(&self, time_ns: u64) {
-        self.measure_from_ns.store(time_ns, Ordering::Relaxed);
+        self.measured_ns.0.store(time_ns, Ordering::Relaxed);
     }
 
-    /// Stops counting the latency of messages sent at or after this time. Messages sent earlier count even if they
-    /// arrive later.
+    /// Stops counting the latency of messages sent at or after this time.
     pub(super) fn measure_until(&self, time_ns: u64) {
-        self.measure_until_ns.store(time_ns, Ordering::Relaxed);
+        self.measured_ns.1.store(time_ns, Ordering::Relaxed);
     }
 
     /// Whether the latency of a message sent at this time counts.
     pub(super) fn measures(&self, time_ns: u64) -> bool {
-        time_ns >= self.measure_from_ns.load(Ordering::Relaxed)
-            && time_ns < self.measure_until_ns.load(Ordering::Relaxed)
+        let (from, until) = &self.measured_ns;
+        (from.load(Ordering::Relaxed)..until.load(Ordering::Relaxed)).contains(&time_ns)
     }
 }
 
@@ -159,14 +145,10 @@ mod tests {
     #[test]
     fn all_errors_are_counted_and_the_first_are_kept() {
         let tally = Tally::new().expect("the bounds are valid");
-        for number in 0..20 {
-            tally.counts().error(|| number.to_string());
-        }
+        (0..20).for_each(|number| tally.counts().error(|| number.to_string()));
         let counts = tally.counts();
-        assert_eq!(
-            (counts.errors, counts.first_errors.len()),
-            (20, ERROR_TEXTS_MAX)
-        );
+        let kept = counts.first_errors.len();
+        assert_eq!((counts.errors, kept), (20, ERROR_TEXTS_MAX));
         assert_eq!(counts.first_errors[0], "0");
     }
 }

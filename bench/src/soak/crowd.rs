@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::client::Client;
-use crate::frame::Opcode;
+use crate::frame::{OpCode, PING, TEXT};
 
 /// Number of clients of each kind per node.
 const PINGERS: usize = 2;
@@ -28,10 +29,10 @@ pub(super) fn bother(nodes: &[SocketAddr]) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for node in nodes.iter().copied() {
         for number in 0..PINGERS {
-            tasks.spawn(flood(node, format!("ping{number}"), Opcode::Ping, 8));
+            tasks.spawn(flood(node, format!("ping{number}"), PING, 8));
         }
         for number in 0..SHOUTERS {
-            tasks.spawn(flood(node, format!("shout{number}"), Opcode::Text, 55_000));
+            tasks.spawn(flood(node, format!("shout{number}"), TEXT, 55_000));
         }
         for number in 0..SLOW_READERS {
             tasks.spawn(read_nothing(node, number));
@@ -44,7 +45,7 @@ pub(super) fn bother(nodes: &[SocketAddr]) -> JoinSet<()> {
 }
 
 /// Sends frames as fast as the server takes them, and reconnects after being disconnected.
-async fn flood(node: SocketAddr, user: String, opcode: Opcode, bytes: usize) {
+async fn flood(node: SocketAddr, user: String, opcode: OpCode, bytes: usize) {
     let payload = vec![b'x'; bytes];
     let burst = if bytes > 1000 { 4 } else { BURST };
     loop {
@@ -69,15 +70,14 @@ async fn flood(node: SocketAddr, user: String, opcode: Opcode, bytes: usize) {
 async fn read_nothing(node: SocketAddr, number: usize) {
     let user = format!("slow{number}");
     let text = "x".repeat(3000);
-    let message =
-        format!(r#"{{"type":"chat_message","receiverId":"{user}","payload":{{"text":"{text}"}}}}"#);
+    let message = json!({"type": "chat_message", "receiverId": user, "payload": {"text": text}});
     loop {
         if let (Ok(_reader), Ok(mut sender)) = (
             Client::connect(node, &user).await,
             Client::connect(node, &format!("fast{number}")).await,
         ) {
             for _ in 0..2_000 {
-                if sender.send(Opcode::Text, message.as_bytes()).is_err() {
+                if sender.send(&message).is_err() {
                     break;
                 }
                 sleep(Duration::from_millis(10)).await;

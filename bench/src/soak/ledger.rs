@@ -1,8 +1,10 @@
 //! Records the fate of every message: the answer to its sender, and its arrival.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use hdrhistogram::Histogram;
+
+use crate::lock;
 
 /// The longest latency in the histogram, in microseconds.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -141,10 +143,6 @@ impl Ledger {
         }
         totals
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

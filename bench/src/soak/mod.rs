@@ -12,6 +12,7 @@
 //! [`presence`].
 
 mod crowd;
+mod faults;
 mod ledger;
 mod people;
 mod presence;
@@ -21,7 +22,7 @@ mod rooms;
 mod storm;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use tokio::time::{Instant, sleep};
 use self::{
     ledger::Ledger,
     people::{Person, World},
-    processes::{Node, Redis},
+    processes::{Node, Redis, stop_all},
     report::Report,
     storm::{PluginFile, Storm},
 };
@@ -102,35 +103,38 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     } else {
         &["a", "b"]
     };
-    let mut nodes = nodes(&args.server, &folder, names)?;
-    for node in &mut nodes {
+    let server = fs::canonicalize(&args.server)
+        .with_context(|| format!("{} is not there", args.server.display()))?;
+    let mut nodes = Vec::new();
+    for name in names {
+        let mut node = Node::new(name, &server, &folder)?;
         node.start().await?;
+        nodes.push(node);
     }
+    let time = Duration::from_secs(args.minutes * 60);
+    let plugin = PluginFile::new(plugin, &folder);
     if args.presence {
         let idle = args.idle as usize;
         return presence::run(args.events, idle, &mut nodes, &mut redis).await;
     }
     if args.rooms {
-        let time = Duration::from_secs(args.minutes * 60);
-        let plugin = PluginFile::new(&plugin, &folder);
         return rooms::run(args.clients, time, &mut nodes, &mut redis, plugin).await;
     }
     let world = Arc::new(World {
         ledger: Ledger::new(usize::try_from(args.clients)? / 2 * 2)?,
-        nodes: nodes.iter().map(Node::address).collect(),
+        nodes: nodes.iter().map(|node| node.address).collect(),
         began: Instant::now(),
         is_quiet: true.into(),
         is_outage: true.into(),
         is_silent: false.into(),
         wave: watch::Sender::new(0),
     });
-    let time = Duration::from_secs(args.minutes * 60);
     let people = settle(&world, args.clients, time.mul_f64(WARM_UP_SHARE)).await;
     say(&world, "quiet");
     world.is_outage.store(false, Ordering::Relaxed);
     sleep(time.mul_f64(QUIET_SHARE)).await;
     world.is_quiet.store(false, Ordering::Relaxed);
-    let mut storm = Storm::new(world.clone(), PluginFile::new(&plugin, &folder));
+    let mut storm = Storm::new(world.clone(), plugin);
     storm
         .rage(&mut nodes, &mut redis, world.began + time - LAST_WAIT)
         .await?;
@@ -140,20 +144,9 @@ pub async fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     drop(people);
     let report = Report::of(&world, &storm, &nodes).await?;
     print!("{report}");
-    for node in &mut nodes {
-        node.stop().await?;
-    }
-    Ok(report.is_well())
-}
-
-/// Nodes with these names, not started yet.
-fn nodes(server: &Path, folder: &Path, names: &[&str]) -> anyhow::Result<Vec<Node>> {
-    let server =
-        fs::canonicalize(server).with_context(|| format!("{} is not there", server.display()))?;
-    names
-        .iter()
-        .map(|name| Node::new(name, &server, folder))
-        .collect()
+    let is_well = report.is_well();
+    stop_all(&mut nodes).await?;
+    Ok(is_well)
 }
 
 /// Starts the clients one after another, and returns once `time` has passed since the beginning.

@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ledger::Ledger;
 use crate::client::{Client, Incoming};
-use crate::frame::Opcode;
 
 /// Pause between two messages of a client.
 const SEND_INTERVAL: Duration = Duration::from_secs(2);
@@ -48,20 +47,12 @@ pub(super) struct World {
 impl World {
     /// Milliseconds since the beginning.
     pub(super) fn now_ms(&self) -> u32 {
-        u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX)
+        self.began.elapsed().as_millis() as u32
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+        self.began.elapsed().as_micros() as u64
     }
-}
-
-/// Why a connection ended.
-enum End {
-    /// The client wants to move.
-    Moves,
-    /// The server closed it, or it was lost.
-    Closed,
 }
 
 /// A well-behaved client. Ends with its task.
@@ -108,7 +99,7 @@ impl Person {
             let server = self.world.nodes[place % self.world.nodes.len()];
             match Client::connect(server, &format!("u{}", self.number)).await {
                 Ok(mut client) => {
-                    if matches!(self.serve(&mut client, &mut waves).await, End::Moves) {
+                    if self.serve(&mut client, &mut waves).await {
                         self.leave(&mut client).await;
                     }
                 }
@@ -120,28 +111,30 @@ impl Person {
         }
     }
 
-    async fn serve(&mut self, client: &mut Client, waves: &mut watch::Receiver<usize>) -> End {
+    /// Serves one connection. Returns `true` once the client wants to move, and `false` if the server closed the connection
+    /// or it was lost.
+    async fn serve(&mut self, client: &mut Client, waves: &mut watch::Receiver<usize>) -> bool {
         let came_us = self.world.now_us();
         let stay = STAY + STAY.mul_f64((self.number * 37 % 101) as f64 / 101.0);
         let leave_at = Instant::now() + stay;
         loop {
             tokio::select! {
                 frames = client.read() => {
-                    let Ok(frames) = frames else { return End::Closed };
+                    let Ok(frames) = frames else { return false };
                     if self.take(frames, came_us) {
-                        return End::Closed;
+                        return false;
                     }
                 }
                 () = sleep_until(self.send_at) => {
                     if self.send(client).is_err() {
-                        return End::Closed;
+                        return false;
                     }
                 }
-                () = sleep_until(leave_at) => return End::Moves,
+                () = sleep_until(leave_at) => return true,
                 Ok(()) = waves.changed() => {
                     let wave = *waves.borrow_and_update();
                     if self.number % 10 == wave % 10 {
-                        return End::Moves;
+                        return true;
                     }
                 }
             }
@@ -179,7 +172,7 @@ impl Person {
             "id": number.to_string(),
             "payload": {"text": format!("{number} {}", self.world.now_us())},
         });
-        client.send(Opcode::Text, message.to_string().as_bytes())
+        client.send(&message)
     }
 
     /// Handles frames, and returns whether the server closes the connection. `came_us` is the time at which the

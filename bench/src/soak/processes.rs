@@ -11,20 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::bursts::redis_calls;
-use crate::load::resident_bytes;
+use crate::exchange::{exchange, redis_calls};
+use crate::process::usage;
 
 /// Time limit for a process to become ready, or to end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The file with the data of Redis.
 const REDIS_DATA: &str = "soak.rdb";
+
+/// How long Redis is down.
+pub(super) const REDIS_AWAY: Duration = Duration::from_secs(2);
 
 /// Interval between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,10 +34,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 struct Process(Child);
 
 impl Process {
-    /// Asks the process to end, and waits until it has. `name` is for errors.
-    async fn end(self, name: &str) -> anyhow::Result<()> {
-        self.ask_to_end()?;
-        self.ended(name).await
+    /// Starts a process without input.
+    fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let program = command.get_program().display();
+        started
+            .map(Self)
+            .with_context(|| format!("cannot start {program}"))
     }
 
     fn ask_to_end(&self) -> anyhow::Result<()> {
@@ -48,9 +52,7 @@ impl Process {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
             if let Some(status) = self.0.try_wait()? {
-                if !status.success() {
-                    bail!("{name} ended with {status}");
-                }
+                ensure!(status.success(), "{name} ended with {status}");
                 return Ok(());
             }
             sleep(POLL_INTERVAL).await;
@@ -91,9 +93,15 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Kills Redis. All its data is lost.
-    pub(super) fn kill(&mut self) -> anyhow::Result<()> {
-        self.process = None;
+    /// Asks Redis to end, and waits until it has written its data, or kills it, and all its data is lost.
+    pub(super) async fn stop(&mut self, keeps_data: bool) -> anyhow::Result<()> {
+        let process = self.process.take();
+        if keeps_data {
+            let process = process.context("Redis does not run")?;
+            process.ask_to_end()?;
+            return process.ended("Redis").await;
+        }
+        drop(process);
         let data = self.folder.join(REDIS_DATA);
         if data.exists() {
             fs::remove_file(data)?;
@@ -101,12 +109,11 @@ impl Redis {
         Ok(())
     }
 
-    /// Asks Redis to end, and waits until it has written its data.
-    pub(super) async fn end(&mut self) -> anyhow::Result<()> {
-        if let Some(process) = self.process.take() {
-            process.end("Redis").await?;
-        }
-        Ok(())
+    /// Stops Redis for [`REDIS_AWAY`].
+    pub(super) async fn interrupt(&mut self, keeps_data: bool) -> anyhow::Result<()> {
+        self.stop(keeps_data).await?;
+        sleep(REDIS_AWAY).await;
+        self.restart()
     }
 
     /// How often each command was called since the start.
@@ -114,7 +121,7 @@ impl Redis {
         redis_calls(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
     }
 
-    /// Starts Redis again at the same address, with the data of [`Redis::end`], or empty after [`Redis::kill`].
+    /// Starts Redis again at the same address, with the data that it kept.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
         command
@@ -122,23 +129,18 @@ impl Redis {
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "3600 1", "--dbfilename", REDIS_DATA])
             .args(["--appendonly", "no", "--loglevel", "warning"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
-        self.process = Some(Process(child));
+        self.process = Some(Process::start(&mut command)?);
         Ok(())
     }
 }
 
 /// A node of the server.
 pub(super) struct Node {
-    name: String,
+    pub(super) name: String,
     program: PathBuf,
     folder: PathBuf,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     process: Option<Process>,
     /// The process that was asked to end.
     stopping: Option<Process>,
@@ -160,14 +162,6 @@ impl Node {
         })
     }
 
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Starts the node, and returns when it is ready.
     pub(super) async fn start(&mut self) -> anyhow::Result<()> {
         let mut command = Command::new(&self.program);
@@ -182,30 +176,27 @@ impl Node {
             .env("SIGNALBOX_SERVER__LISTEN", self.address.to_string())
             .env("SIGNALBOX_SERVER__NODE_ID", &self.name)
             .env("SIGNALBOX_PLUGIN_CACHE__DIR", self.folder.join("cache"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
-        if let Some(log) = child.stderr.take() {
-            let file = self.folder.join(format!("{}.log", self.name));
-            let file = File::options().create(true).append(true).open(file)?;
+        let mut process = Process::start(&mut command)?;
+        if let Some(log) = process.0.stderr.take() {
+            let file = File::options().create(true).append(true).open(self.log())?;
             let stalled = self.stalled.clone();
             thread::spawn(move || keep_log(BufReader::new(log), file, &stalled));
         }
-        self.process = Some(Process(child));
+        self.process = Some(process);
         self.until_ready().await
     }
 
     /// Asks the node to shut down, waits until it has exited, and returns how long that took.
     pub(super) async fn stop(&mut self) -> anyhow::Result<Duration> {
-        let Some(process) = self.process.take() else {
-            return Ok(Duration::ZERO);
-        };
         let began = Instant::now();
-        process.end(&format!("node {}", self.name)).await?;
+        self.ask_to_stop()?;
+        self.stopped().await?;
         Ok(began.elapsed())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join(format!("{}.log", self.name))
     }
 
     /// Whether the node was stopped or killed.
@@ -243,17 +234,18 @@ impl Node {
     /// The node's resident memory in bytes.
     pub(super) fn memory(&self) -> anyhow::Result<u64> {
         let process = self.process.as_ref().context("the node does not run")?;
-        Ok(resident_bytes(process.0.id())?)
+        Ok(usage(process.0.id())?.rss_bytes)
     }
 
     /// The counters at `/metrics` whose names start with `name`, with their labels.
     pub(super) async fn counters(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
         let text = get(self.address, "/metrics").await?;
         let lines = text.lines().filter(|line| line.starts_with(name));
-        Ok(lines
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-            .collect())
+        let counter = |line: &str| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(lines.filter_map(counter).collect())
     }
 
     /// Returns when the node reports that it is ready.
@@ -263,8 +255,7 @@ impl Node {
             if let Some(process) = &mut self.process
                 && let Some(status) = process.0.try_wait()?
             {
-                let log = self.folder.join(format!("{}.log", self.name));
-                let log = fs::read_to_string(log).unwrap_or_default();
+                let log = fs::read_to_string(self.log()).unwrap_or_default();
                 let last = log.lines().last().unwrap_or_default();
                 bail!("node {} ended with {status}: {last}", self.name);
             }
@@ -276,6 +267,22 @@ impl Node {
         }
         bail!("node {} was not ready in {PATIENCE:?}", self.name)
     }
+}
+
+/// Returns when all nodes report that they are ready.
+pub(super) async fn until_all_ready(nodes: &mut [Node]) -> anyhow::Result<()> {
+    for node in nodes {
+        node.until_ready().await?;
+    }
+    Ok(())
+}
+
+/// Stops all nodes.
+pub(super) async fn stop_all(nodes: &mut [Node]) -> anyhow::Result<()> {
+    for node in nodes {
+        node.stop().await?;
+    }
+    Ok(())
 }
 
 /// Writes the lines of a log to a file. While `stalled` is set nothing is read, so that the pipe fills up.
@@ -292,16 +299,8 @@ fn keep_log(mut log: impl BufRead, mut file: File, stalled: &AtomicBool) {
 
 /// Sends a GET request and returns the whole response, including its head.
 async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let answer = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    timeout(Duration::from_secs(5), answer).await?
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    exchange(address, &request).await
 }
 
 /// Finds a free port. Another program could take it before the process does; the process then reports that and exits.

@@ -1,7 +1,6 @@
 //! The results of a soak test, and whether it passed.
 
 use std::fmt;
-use std::time::Duration;
 
 use super::ledger::Totals;
 use super::people::World;
@@ -20,41 +19,36 @@ const GROWTH_SHARE_MAX: f64 = 0.15;
 const GROWTH_BYTES_MAX: u64 = 16 << 20;
 
 /// All figures of a soak test.
-pub(super) struct Report {
+pub(super) struct Report<'a> {
+    storm: &'a Storm,
     totals: Totals,
     p99_ms: (f64, f64),
     /// The name of each node, and its memory before and after, in bytes.
-    memory: Vec<(String, u64, u64)>,
-    swaps: u32,
-    restarts: u32,
-    redis_restarts: u32,
-    longest_stop: Duration,
+    memory: Vec<(&'a str, u64, u64)>,
     /// Messages that the nodes dropped since their last start, by reason.
     dropped: Vec<(String, f64)>,
 }
 
-impl Report {
-    pub(super) async fn of(world: &World, storm: &Storm, nodes: &[Node]) -> anyhow::Result<Self> {
-        let mut dropped = Vec::new();
-        let mut memory = Vec::new();
+impl<'a> Report<'a> {
+    pub(super) async fn of(
+        world: &World,
+        storm: &'a Storm,
+        nodes: &'a [Node],
+    ) -> anyhow::Result<Self> {
+        let (mut dropped, mut memory) = (Vec::new(), Vec::new());
         for (index, node) in nodes.iter().enumerate() {
             let now = node.memory()?;
             let before = storm.memory.get(index).copied().unwrap_or(now);
-            memory.push((node.name().to_owned(), before, now));
-            for (name, count) in node.counters("wss_messages_dropped_total").await? {
-                if count > 0.0 {
-                    dropped.push((format!("{} {name}", node.name()), count));
-                }
-            }
+            memory.push((node.name.as_str(), before, now));
+            let counters = node.counters("wss_messages_dropped_total").await?;
+            let counters = counters.into_iter().filter(|(_, count)| *count > 0.0);
+            dropped.extend(counters.map(|(name, count)| (format!("{} {name}", node.name), count)));
         }
         Ok(Self {
+            storm,
             totals: world.ledger.totals(&storm.outages),
             p99_ms: world.ledger.p99_ms(),
             memory,
-            swaps: storm.swaps,
-            restarts: storm.restarts,
-            redis_restarts: storm.redis_restarts,
-            longest_stop: storm.longest_stop,
             dropped,
         })
     }
@@ -66,17 +60,20 @@ impl Report {
 
     /// The name of each check, its finding, and whether that is within its limit.
     fn checks(&self) -> Vec<(String, String, bool)> {
-        let totals = &self.totals;
-        let none = |what: &str, count: u64| (what.to_owned(), count.to_string(), count == 0);
+        let check = |what: &str, count: u64, is_well| (what.to_owned(), count.to_string(), is_well);
+        let none = |what, count| check(what, count, count == 0);
+        let Totals {
+            delivered,
+            lost,
+            doubled,
+            reordered,
+            ..
+        } = self.totals;
         let mut checks = vec![
-            (
-                "acked as delivered".to_owned(),
-                totals.delivered.to_string(),
-                totals.delivered > 0,
-            ),
-            none("lost", totals.lost),
-            none("came twice", totals.doubled),
-            none("out of order", totals.reordered),
+            check("acked as delivered", delivered, delivered > 0),
+            none("lost", lost),
+            none("came twice", doubled),
+            none("out of order", reordered),
             self.latency(),
         ];
         checks.extend(self.memory.iter().map(|(name, before, after)| {
@@ -102,15 +99,19 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Storm {
+            swaps,
+            restarts,
+            redis_restarts,
+            longest_stop,
+            ..
+        } = self.storm;
+        let longest = longest_stop.as_secs_f64();
         writeln!(
             f,
-            "\n{} swaps, {} restarts of nodes ({:.1} s the longest), {} of Redis",
-            self.swaps,
-            self.restarts,
-            self.longest_stop.as_secs_f64(),
-            self.redis_restarts
+            "\n{swaps} swaps, {restarts} restarts of nodes ({longest:.1} s the longest), {redis_restarts} of Redis"
         )?;
         for (what, found, is_well) in self.checks() {
             let verdict = if is_well { "ok" } else { "FAILED" };

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::crowd;
 use super::people::World;
-use super::processes::{Node, Redis};
+use super::processes::{Node, Redis, until_all_ready};
 use super::say;
 
 /// Pause between two failures.
@@ -21,9 +21,6 @@ const PAUSE: Duration = Duration::from_secs(4);
 
 /// How long the misbehaving clients run, and how long logs are not read.
 const BOTHER: Duration = Duration::from_secs(15);
-
-/// How long Redis is down.
-const REDIS_AWAY: Duration = Duration::from_secs(2);
 
 /// How long before Redis is killed, and after it is back, messages in flight may be lost with it.
 const OUTAGE_BEFORE_MS: u32 = 2_000;
@@ -40,9 +37,9 @@ pub(super) struct PluginFile {
 
 impl PluginFile {
     /// `chat.wasm` in `folder`, which contains `component`.
-    pub(super) fn new(component: &[u8], folder: &Path) -> Self {
+    pub(super) fn new(component: Vec<u8>, folder: &Path) -> Self {
         Self {
-            component: component.to_owned(),
+            component,
             folder: folder.to_owned(),
         }
     }
@@ -139,7 +136,7 @@ impl Storm {
     /// Stops each node as a deployment does, and starts it again.
     async fn restart(&mut self, nodes: &mut [Node]) -> anyhow::Result<()> {
         for node in nodes {
-            say(&self.world, &format!("node {} restarts", node.name()));
+            say(&self.world, &format!("node {} restarts", node.name));
             let took = node.stop().await?;
             self.longest_stop = self.longest_stop.max(took);
             self.restarts += 1;
@@ -155,12 +152,8 @@ impl Storm {
         self.redis_restarts += 1;
         self.world.is_outage.store(true, Ordering::Relaxed);
         let from = self.world.now_ms().saturating_sub(OUTAGE_BEFORE_MS);
-        redis.kill()?;
-        sleep(REDIS_AWAY).await;
-        redis.restart()?;
-        for node in nodes {
-            node.until_ready().await?;
-        }
+        redis.interrupt(false).await?;
+        until_all_ready(nodes).await?;
         sleep(OUTAGE_AFTER).await;
         self.outages.push((from, self.world.now_ms()));
         self.world.is_outage.store(false, Ordering::Relaxed);

@@ -1,357 +1,261 @@
 //! The cases and their targets.
 
-use super::Bench;
-use super::bursts;
-use super::changes;
 use super::load::{self, LoadReport};
-use super::nodes;
-use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::outcome::{CaseResult, MEMORY, P99, PER_CPU_SECOND, Row, Target, Unit};
 use super::subject::Subject;
-use super::swap;
-use super::watched;
-
-/// Delivered messages per second of the server's CPU time: a figure for planning a machine of any size.
-const PER_CPU_SECOND: &str = "delivered per CPU second";
+use super::{Bench, bursts, changes, nodes, swap, watched};
+use Group::{Comparable, Named, Redis, Server};
+use Kind::{Nodes, Recovery, Throughput};
 
 /// A rule that gives every room a history.
 const HISTORY_RULE: &str = "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"5m\" }\n";
 
+/// The load of two cases, at which others measure a cost.
+const PAIRS_500X16: &str = "--pairs 500 --in-flight 16";
+
 /// One case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Case {
-    /// 100 pairs, one message in flight from each side.
-    Pairs100x1,
-    /// 500 pairs, 16 messages in flight from each side.
-    Pairs500x16,
-    /// 8,000 connections, 4,000 messages a second in all, in an open loop.
-    Open8000,
-    /// One room of 1,000 members, 100 messages a second.
-    Room1000,
-    /// The same load in a room that keeps its last 100 messages.
-    History1000,
-    /// 1,000 members of a room lose their connections, and recover 100 messages each at once.
-    Recovery1000x100,
-    /// 1,000 connections join a room with presence at once.
-    Presence1000,
-    /// 10,000 connections that send nothing.
-    IdleMemory,
-    /// The cost of the chat plugin for a message.
-    PluginShare,
-    /// The cost of scraping and of pushing metrics.
-    MetricsCost,
-    /// A plugin that is swapped under load.
-    Swap,
-    /// A hundred changes of every kind under load; longer than the others.
-    Changes,
-    /// 10,000 connections on two nodes connected through Redis, 4,000 messages a second in all, each from one node to
-    /// the other.
-    Redis10000,
-    /// 1,000 connections on two such nodes, 20,000 messages a second in all.
-    RedisFast,
-    /// A room whose 800 members are on eight such nodes, 20 messages a second.
-    RedisRoom,
-    /// The same load in a room that keeps its last 100 messages.
-    RedisHistory,
-    /// As `recovery_1000x100`, on another of two such nodes after the first one was killed.
-    RedisRecovery,
+#[derive(Debug)]
+pub(crate) struct Case {
+    /// Its name on the command line and in the table.
+    pub(crate) name: &'static str,
+    group: Group,
+    /// The options of the load generator; empty for a case that is more than one load.
+    load: &'static str,
+    kind: Kind,
 }
 
+/// Who runs a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// The server and others, with `--peers`.
+    Comparable,
+    /// The server alone.
+    Server,
+    /// Nodes connected through Redis, with `--redis`.
+    Redis,
+    /// The server, only if the case is named: it takes long.
+    Named,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// Throughput, which is to be at least this share of the relay's.
+    Throughput(f64),
+    OpenLoop,
+    History,
+    Recovery {
+        on_redis: bool,
+    },
+    Presence,
+    IdleMemory,
+    PluginShare,
+    MetricsCost,
+    Swap,
+    Changes,
+    /// This many nodes with these rules for rooms.
+    Nodes(usize, &'static str),
+}
+
+const fn case(name: &'static str, group: Group, load: &'static str, kind: Kind) -> Case {
+    Case {
+        name,
+        group,
+        load,
+        kind,
+    }
+}
+
+/// All cases, in the order in which they run.
+#[rustfmt::skip]
+static CASES: [Case; 17] = [
+    case("pairs_100x1", Comparable, "--pairs 100 --in-flight 1", Throughput(0.75)),
+    case("pairs_500x16", Comparable, PAIRS_500X16, Throughput(0.30)),
+    case("open_8000", Comparable, "--connections 8000 --rate 4000", Kind::OpenLoop),
+    case("room_1000", Comparable, "--room-members 1000 --rate 100", Throughput(0.80)),
+    case("history_1000", Server, "--room-members 1000 --rate 100", Kind::History),
+    case("recovery_1000x100", Server, "", Recovery { on_redis: false }),
+    case("presence_1000", Server, "", Kind::Presence),
+    case("idle_memory", Comparable, "--connections 10000", Kind::IdleMemory),
+    case("plugin_share", Server, PAIRS_500X16, Kind::PluginShare),
+    case("metrics_cost", Server, PAIRS_500X16, Kind::MetricsCost),
+    case("swap", Server, "", Kind::Swap),
+    case("changes", Named, "", Kind::Changes),
+    case("redis_10000", Redis, "--connections 10000 --rate 4000", Nodes(2, "")),
+    case("redis_fast", Redis, "--connections 1000 --rate 20000", Nodes(2, "")),
+    case("redis_room", Redis, "--room-members 800 --rate 20", Nodes(8, "")),
+    case("redis_history", Redis, "--room-members 800 --rate 20", Nodes(8, HISTORY_RULE)),
+    case("redis_recovery", Redis, "", Recovery { on_redis: true }),
+];
+
+/// Starts a subject.
+type Start<'a> = &'a dyn Fn() -> anyhow::Result<Subject>;
+
 impl Case {
-    /// The cases that run if none is chosen, in this order: those that need only the server and take seconds.
-    pub(crate) const DEFAULT: [Self; 11] = [
-        Self::Pairs100x1,
-        Self::Pairs500x16,
-        Self::Open8000,
-        Self::Room1000,
-        Self::History1000,
-        Self::Recovery1000x100,
-        Self::Presence1000,
-        Self::IdleMemory,
-        Self::PluginShare,
-        Self::MetricsCost,
-        Self::Swap,
-    ];
-
-    /// The cases of several nodes connected through Redis.
-    pub(crate) const REDIS: [Self; 5] = [
-        Self::Redis10000,
-        Self::RedisFast,
-        Self::RedisRoom,
-        Self::RedisHistory,
-        Self::RedisRecovery,
-    ];
-
-    /// The cases that other servers can run too.
-    pub(crate) const COMPARABLE: [Self; 5] = [
-        Self::Pairs100x1,
-        Self::Pairs500x16,
-        Self::Open8000,
-        Self::Room1000,
-        Self::IdleMemory,
-    ];
-
-    /// All cases.
-    fn all() -> impl Iterator<Item = Self> {
-        Self::DEFAULT
-            .into_iter()
-            .chain([Self::Changes])
-            .chain(Self::REDIS)
+    /// The cases that run if none is chosen: those that need only the server and take seconds.
+    pub(crate) fn default() -> impl Iterator<Item = &'static Self> {
+        let groups = [Group::Comparable, Group::Server];
+        CASES
+            .iter()
+            .filter(move |case| groups.contains(&case.group))
     }
 
-    /// Its name on the command line and in the table.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Pairs100x1 => "pairs_100x1",
-            Self::Pairs500x16 => "pairs_500x16",
-            Self::Open8000 => "open_8000",
-            Self::Room1000 => "room_1000",
-            Self::History1000 => "history_1000",
-            Self::Recovery1000x100 => "recovery_1000x100",
-            Self::Presence1000 => "presence_1000",
-            Self::IdleMemory => "idle_memory",
-            Self::PluginShare => "plugin_share",
-            Self::MetricsCost => "metrics_cost",
-            Self::Swap => "swap",
-            Self::Changes => "changes",
-            Self::Redis10000 => "redis_10000",
-            Self::RedisFast => "redis_fast",
-            Self::RedisRoom => "redis_room",
-            Self::RedisHistory => "redis_history",
-            Self::RedisRecovery => "redis_recovery",
-        }
+    /// The cases of several nodes connected through Redis.
+    pub(crate) fn redis() -> impl Iterator<Item = &'static Self> {
+        CASES.iter().filter(|case| case.group == Group::Redis)
+    }
+
+    /// The cases that other servers can run too.
+    pub(crate) fn comparable() -> impl Iterator<Item = &'static Self> {
+        CASES.iter().filter(|case| case.group == Group::Comparable)
     }
 
     /// Returns the case with this name. The error for an unknown name lists all cases.
-    pub(crate) fn parse(name: &str) -> Result<Self, String> {
-        let names = || Self::all().map(Self::name).collect::<Vec<_>>().join(", ");
-        Self::all()
-            .find(|case| case.name() == name)
-            .ok_or_else(|| format!("no such case; there are {}", names()))
+    pub(crate) fn parse(name: &str) -> Result<&'static Self, String> {
+        CASES.iter().find(|case| case.name == name).ok_or_else(|| {
+            let names: Vec<_> = CASES.iter().map(|case| case.name).collect();
+            format!("no such case; there are {}", names.join(", "))
+        })
     }
 
     /// Runs the case.
-    pub(crate) fn run(self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        match self {
-            Self::Pairs100x1 => self.throughput(bench, 0.75),
-            Self::Pairs500x16 => self.throughput(bench, 0.30),
-            Self::Open8000 => self.open_loop(bench),
-            Self::Room1000 => self.throughput(bench, 0.80),
-            Self::History1000 => self.history(bench),
-            Self::Recovery1000x100 => bursts::recovery(bench, self.name(), HISTORY_RULE, false),
-            Self::Presence1000 => bursts::presence(bench, self.name()),
-            Self::IdleMemory => self.idle_memory(bench),
-            Self::PluginShare => self.plugin_share(bench),
-            Self::MetricsCost => watched::run(bench, self.name()),
-            Self::Swap => swap::run(bench, self.name()),
-            Self::Changes => changes::run(bench, self.name()),
-            Self::Redis10000 | Self::RedisFast => {
-                nodes::run(bench, self.name(), 2, "", &self.single_load(bench))
-            }
-            Self::RedisRoom => nodes::run(bench, self.name(), 8, "", &self.single_load(bench)),
-            Self::RedisHistory => nodes::run(
-                bench,
-                self.name(),
-                8,
-                HISTORY_RULE,
-                &self.single_load(bench),
-            ),
-            Self::RedisRecovery => bursts::recovery(bench, self.name(), HISTORY_RULE, true),
-        }
-    }
-
-    /// The load of one of the cases that are a single load without changes, as options of the load generator; empty for
-    /// all others.
-    pub(crate) fn single_load(self, bench: &Bench) -> Vec<String> {
-        let options = match self {
-            Self::Pairs100x1 => "--pairs 100 --in-flight 1".to_owned(),
-            Self::Pairs500x16 => "--pairs 500 --in-flight 16".to_owned(),
-            Self::Open8000 => {
-                let even = bench.connections(8_000) / 2 * 2;
-                format!("--connections {even} --rate 4000")
-            }
-            Self::Room1000 | Self::History1000 => "--room-members 1000 --rate 100".to_owned(),
-            Self::Redis10000 => {
-                let even = bench.connections(10_000) / 2 * 2;
-                format!("--connections {even} --rate 4000")
-            }
-            Self::RedisFast => "--connections 1000 --rate 20000".to_owned(),
-            Self::RedisRoom | Self::RedisHistory => "--room-members 800 --rate 20".to_owned(),
-            Self::IdleMemory => {
-                let wanted = if bench.quick { 2_000 } else { 10_000 };
-                format!("--connections {}", bench.connections(wanted))
-            }
-            _ => String::new(),
-        };
-        options.split_whitespace().map(str::to_owned).collect()
-    }
-
-    fn throughput(self, bench: &Bench, share: f64) -> anyhow::Result<CaseResult> {
-        let mut result = CaseResult::default();
-        let rounds = Rounds::run(bench, self, &mut result)?;
-        result.rows.push(rounds.throughput_row(self.name(), share)?);
+    pub(crate) fn run(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let load = || self.single_load(bench);
+        let mut result = match self.kind {
+            Throughput(share) => self.throughput(bench, share),
+            Kind::OpenLoop => self.open_loop(bench),
+            Kind::History => self.history(bench),
+            Recovery { on_redis } => bursts::recovery(bench, HISTORY_RULE, on_redis),
+            Kind::Presence => bursts::presence(bench),
+            Kind::IdleMemory => self.idle_memory(bench),
+            Kind::PluginShare => self.plugin_share(bench),
+            Kind::MetricsCost => watched::run(bench, &load()),
+            Kind::Swap => swap::run(bench),
+            Kind::Changes => changes::run(bench),
+            Nodes(count, rules) => nodes::run(bench, count, rules, &load()),
+        }?;
+        result.rows.iter_mut().for_each(|row| row.case = self.name);
         Ok(result)
     }
 
-    fn open_loop(self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        let mut result = CaseResult::default();
-        let rounds = Rounds::run(bench, self, &mut result)?;
-        result.rows.push(rounds.throughput_row(self.name(), 0.75)?);
-        let p99 =
-            |reports: &[LoadReport]| reports.iter().map(LoadReport::p99_ms).collect::<Vec<_>>();
-        let (server, relay) = (p99(&rounds.server), p99(&rounds.relay));
-        result.rows.push(Row {
-            case: self.name(),
-            measure: "p99 latency",
-            unit: Unit::Milliseconds,
-            server: median(&server),
-            samples: server,
-            reference: Some(("relay", median(&relay))),
-            target: Target::AtMost(4.0),
-        });
+    /// The options of the load generator, with as many connections as possible.
+    pub(crate) fn single_load(&self, bench: &Bench) -> Vec<String> {
+        match self.name {
+            "idle_memory" if bench.quick => bench.options("--connections 2000"),
+            _ => bench.options(self.load),
+        }
+    }
+
+    fn throughput(&self, bench: &Bench, share: f64) -> anyhow::Result<CaseResult> {
+        let (mut result, [relay, server]) = self.with_relay(bench)?;
+        let target = Target::ShareAtLeast(share);
+        result
+            .rows
+            .push(PER_CPU_SECOND.row(&server, ("relay", &relay), target)?);
+        Ok(result)
+    }
+
+    fn open_loop(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let (mut result, [relay, server]) = self.with_relay(bench)?;
+        let relay = ("relay", relay.as_slice());
+        result.rows = vec![
+            PER_CPU_SECOND.row(&server, relay, Target::ShareAtLeast(0.75))?,
+            P99.row(&server, relay, Target::AtMost(4.0))?,
+        ];
+        Ok(result)
+    }
+
+    fn idle_memory(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let (mut result, [relay, server]) = self.with_relay(bench)?;
+        let target = Target::AtMost(6_000.0);
+        result
+            .rows
+            .push(MEMORY.row(&server, ("relay", &relay), target)?);
         Ok(result)
     }
 
     /// Compares the room with a history with the same room without one.
-    fn history(self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        let mut result = CaseResult::default();
-        let options = self.single_load(bench);
-        let options: Vec<_> = options.iter().map(String::as_str).collect();
-        let (mut with, mut without) = (Vec::new(), Vec::new());
-        for round in 1..=bench.rounds() {
-            for (rule, samples) in [("", &mut without), (HISTORY_RULE, &mut with)] {
-                let subject = Subject::with_rooms(bench, rule)?;
-                let report = load::run(bench, &subject, &options)?;
-                result.check("server", &report);
-                let which = if rule.is_empty() { "without" } else { "with" };
-                eprintln!("   round {round}, {which} a history: {}", report.brief());
-                samples.push(report.delivered_per_cpu_second()?);
-            }
-        }
-        result.rows.push(Row {
-            case: self.name(),
-            measure: PER_CPU_SECOND,
-            unit: Unit::Count,
-            server: median(&with),
-            samples: with,
-            reference: Some(("without a history", median(&without))),
-            target: Target::ShareAtLeast(0.70),
-        });
+    fn history(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let (mut result, [without, with]) = self.take_turns(
+            bench,
+            [
+                ("room without a history", &|| {
+                    Subject::with_sections(bench, "")
+                }),
+                ("room with a history", &|| {
+                    Subject::with_sections(bench, HISTORY_RULE)
+                }),
+            ],
+        )?;
+        let reference = ("without a history", without.as_slice());
+        result
+            .rows
+            .push(PER_CPU_SECOND.row(&with, reference, Target::ShareAtLeast(0.70))?);
         Ok(result)
     }
 
-    fn idle_memory(self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        let mut result = CaseResult::default();
-        let rounds = Rounds::run(bench, self, &mut result)?;
-        let bytes = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
-            reports
-                .iter()
-                .map(LoadReport::bytes_per_connection)
-                .collect()
+    fn plugin_share(&self, bench: &Bench) -> anyhow::Result<CaseResult> {
+        let (mut result, [without, with]) = self.take_turns(
+            bench,
+            [
+                ("server without the plugin", &|| {
+                    Subject::server(bench, None)
+                }),
+                ("server with the plugin", &|| {
+                    Subject::server(bench, Some(&bench.plugin))
+                }),
+            ],
+        )?;
+        let cost_us = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
+            let figures = PER_CPU_SECOND.read_all(reports)?;
+            Ok(figures.iter().map(|figure| 1e6 / figure).collect())
         };
-        let (server, relay) = (bytes(&rounds.server)?, bytes(&rounds.relay)?);
-        result.rows.push(Row {
-            case: self.name(),
-            measure: "memory of a connection",
-            unit: Unit::Bytes,
-            server: median(&server),
-            samples: server,
-            reference: Some(("relay", median(&relay))),
-            target: Target::AtMost(6_000.0),
-        });
-        Ok(result)
-    }
-
-    fn plugin_share(self, bench: &Bench) -> anyhow::Result<CaseResult> {
-        let mut result = CaseResult::default();
-        let options = ["--pairs", "500", "--in-flight", "16"];
-        let (mut with, mut without) = (Vec::new(), Vec::new());
-        for round in 1..=bench.rounds() {
-            for (plugin, samples) in [
-                (None, &mut without),
-                (Some(bench.plugin.as_path()), &mut with),
-            ] {
-                let subject = Subject::server(bench, plugin)?;
-                let report = load::run(bench, &subject, &options)?;
-                result.check("server", &report);
-                let microseconds = 1e6 / report.delivered_per_cpu_second()?;
-                let which = if plugin.is_some() { "with" } else { "without" };
-                eprintln!(
-                    "   round {round}, {which} the plugin: {microseconds:.2} µs of CPU a message"
-                );
-                samples.push(microseconds);
-            }
-        }
-        let shares: Vec<f64> = with
+        let (with, without) = (cost_us(&with)?, cost_us(&without)?);
+        let shares = with
             .iter()
             .zip(&without)
-            .map(|(with, without)| with - without)
-            .collect();
-        result.rows.push(Row {
-            case: self.name(),
-            measure: "CPU time of a message for the plugin",
-            unit: Unit::Microseconds,
-            server: median(&shares),
-            samples: shares,
-            reference: Some(("all without it", median(&without))),
-            target: Target::AtMost(1.5),
-        });
+            .map(|(with, without)| with - without);
+        let measure = "CPU time of a message for the plugin";
+        let row = Row::new(measure, Unit::Microseconds, shares.collect());
+        result.rows.push(
+            row.compared_with("all without it", &without)
+                .with_target(Target::AtMost(1.5)),
+        );
         Ok(result)
     }
-}
 
-/// The reports of all rounds, in each of which the two subjects take turns.
-struct Rounds {
-    relay: Vec<LoadReport>,
-    server: Vec<LoadReport>,
-}
-
-impl Rounds {
-    /// Starts a fresh process for each run, so that memory and caches of one run do not affect the next.
-    fn run(bench: &Bench, case: Case, result: &mut CaseResult) -> anyhow::Result<Self> {
-        let options = case.single_load(bench);
-        let options: &Vec<&str> = &options.iter().map(String::as_str).collect();
-        let mut rounds = Self {
-            relay: Vec::new(),
-            server: Vec::new(),
-        };
-        for round in 1..=bench.rounds() {
-            let relay = load::run(bench, &Subject::relay(bench)?, options)?;
-            result.check("relay", &relay);
-            let server = load::run(
-                bench,
-                &Subject::server(bench, Some(&bench.plugin))?,
-                options,
-            )?;
-            result.check("server", &server);
-            eprintln!(
-                "   round {round}: relay {}, server {}",
-                relay.brief(),
-                server.brief()
-            );
-            rounds.relay.push(relay);
-            rounds.server.push(server);
-        }
-        Ok(rounds)
+    /// Runs the load against the relay and the server with the plugin.
+    fn with_relay(&self, bench: &Bench) -> anyhow::Result<(CaseResult, [Vec<LoadReport>; 2])> {
+        self.take_turns(
+            bench,
+            [
+                ("relay", &|| Subject::relay(bench)),
+                ("server", &|| Subject::server(bench, Some(&bench.plugin))),
+            ],
+        )
     }
 
-    /// The server's share of the relay, with its target.
-    fn throughput_row(&self, case: &'static str, share: f64) -> anyhow::Result<Row> {
-        let figures = |reports: &[LoadReport]| -> anyhow::Result<Vec<f64>> {
-            reports
-                .iter()
-                .map(LoadReport::delivered_per_cpu_second)
-                .collect()
-        };
-        let server = figures(&self.server)?;
-        Ok(Row {
-            case,
-            measure: PER_CPU_SECOND,
-            unit: Unit::Count,
-            server: median(&server),
-            samples: server,
-            reference: Some(("relay", median(&figures(&self.relay)?))),
-            target: Target::ShareAtLeast(share),
-        })
+    /// Runs the load against two subjects, which take turns in all rounds. Starts a fresh process for each run, so that
+    /// memory and caches of one run do not affect the next.
+    fn take_turns(
+        &self,
+        bench: &Bench,
+        subjects: [(&str, Start<'_>); 2],
+    ) -> anyhow::Result<(CaseResult, [Vec<LoadReport>; 2])> {
+        let mut result = CaseResult::default();
+        let options = self.single_load(bench);
+        let mut reports = [const { Vec::new() }; 2];
+        for round in 1..=bench.rounds() {
+            let mut briefs = Vec::new();
+            for ((name, start), reports) in subjects.iter().zip(&mut reports) {
+                let report = load::run(bench, &start()?, &options)?;
+                result.check(name, &report);
+                briefs.push(format!("{name} {}", report.brief()));
+                reports.push(report);
+            }
+            eprintln!("   round {round}: {}", briefs.join(", "));
+        }
+        Ok((result, reports))
     }
 }
 
@@ -361,9 +265,10 @@ mod tests {
 
     #[test]
     fn every_case_is_found_by_its_name_and_an_unknown_one_lists_them() {
-        for case in Case::all() {
-            assert_eq!(Case::parse(case.name()), Ok(case));
+        for case in &CASES {
+            assert!(Case::parse(case.name).is_ok_and(|found| std::ptr::eq(found, case)));
         }
-        assert!(Case::parse("nothing").is_err_and(|error| error.contains("pairs_500x16") && error.contains("redis_10000")));
+        let error = Case::parse("nothing").expect_err("there is no such case");
+        assert!(error.contains("pairs_500x16") && error.contains("redis_10000"));
     }
 }

@@ -1,24 +1,26 @@
 //! Runs the load generator.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 
 use super::Bench;
 use super::subject::Subject;
+use crate::cluster::child::{Event, pass_on};
 
 /// The figures that are read from the load generator's report.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct LoadReport {
-    sent: u64,
-    sent_in_all: u64,
+    /// Messages sent in the measured time.
+    pub(crate) sent: u64,
+    /// Messages sent in the whole run, measured or not.
+    pub(crate) sent_in_all: u64,
     pub(crate) delivered: u64,
-    latency: Latency,
+    pub(crate) latency: Latency,
     lost: u64,
     duplicated: u64,
     reordered: u64,
@@ -31,8 +33,8 @@ pub(crate) struct LoadReport {
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Latency {
-    p50_us: f64,
+pub(crate) struct Latency {
+    pub(crate) p50_us: f64,
     p99_us: f64,
 }
 
@@ -40,32 +42,15 @@ impl LoadReport {
     /// Delivered messages per second of the server's CPU time.
     pub(crate) fn delivered_per_cpu_second(&self) -> anyhow::Result<f64> {
         self.delivered_per_cpu_second.with_context(|| {
-            format!(
-                "the server used no measurable CPU time for {} messages",
-                self.delivered
-            )
+            let messages = self.delivered;
+            format!("the server used no measurable CPU time for {messages} messages")
         })
-    }
-
-    /// Messages sent in the measured time.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// Messages sent in the whole run, measured or not.
-    pub(crate) fn sent_in_all(&self) -> u64 {
-        self.sent_in_all
     }
 
     /// Memory of an idle connection in bytes.
     pub(crate) fn bytes_per_connection(&self) -> anyhow::Result<f64> {
         self.rss_per_connection_bytes
             .context("the load generator could not read the server's memory")
-    }
-
-    /// The median of the latency, in milliseconds.
-    pub(crate) fn p50_ms(&self) -> f64 {
-        self.latency.p50_us / 1e3
     }
 
     /// The 99th percentile of the latency, in milliseconds.
@@ -75,9 +60,9 @@ impl LoadReport {
 
     /// The main figures in a few words.
     pub(crate) fn brief(&self) -> String {
-        match (self.bytes_per_connection(), self.delivered_per_cpu_second()) {
-            (Ok(bytes), _) => format!("{bytes:.0} bytes a connection"),
-            (_, Ok(figure)) => format!("{figure:.0} per CPU second, p99 {:.2} ms", self.p99_ms()),
+        match (self.rss_per_connection_bytes, self.delivered_per_cpu_second) {
+            (Some(bytes), _) => format!("{bytes:.0} bytes a connection"),
+            (_, Some(figure)) => format!("{figure:.0} per CPU second, p99 {:.2} ms", self.p99_ms()),
             _ => "nothing measurable".to_owned(),
         }
     }
@@ -96,80 +81,55 @@ impl LoadReport {
         if [*lost, *duplicated, *reordered, *unacked, *errors, *closed] == [0; 6] {
             return None;
         }
-        let first = self
-            .first_errors
-            .first()
-            .map_or_else(String::new, |text| format!(" ({text})"));
+        let first = self.first_errors.first().map(|text| format!(" ({text})"));
         Some(format!(
-            "{lost} lost, {duplicated} duplicated, {reordered} reordered, {unacked} not acked, {errors} errors, {closed} closed{first}"
+            "{lost} lost, {duplicated} duplicated, {reordered} reordered, {unacked} not acked, {errors} errors, {closed} closed{}",
+            first.unwrap_or_default()
         ))
     }
 }
 
-/// A run in progress.
+/// A run in progress. It is given up when this value is dropped.
 pub(crate) struct RunningLoad {
     child: Child,
     /// The lines that the load generator prints in addition to its report: `measuring`, `measured` and warnings.
-    lines: Receiver<String>,
+    lines: Receiver<Event>,
 }
 
 /// Runs the load generator to its end.
 pub(crate) fn run(
     bench: &Bench,
     subject: &Subject,
-    options: &[&str],
+    options: &[String],
 ) -> anyhow::Result<LoadReport> {
-    start(bench, subject, options)?.finish()
-}
-
-/// Starts a run against a subject, and measures the subject's process.
-pub(crate) fn start(
-    bench: &Bench,
-    subject: &Subject,
-    options: &[&str],
-) -> anyhow::Result<RunningLoad> {
-    start_on(bench, &[subject], options)
-}
-
-/// Starts a run that measures until [`RunningLoad::stop`] is called, or for `longest`.
-pub(crate) fn start_until_told(
-    bench: &Bench,
-    subject: &Subject,
-    options: &[&str],
-    longest: Duration,
-) -> anyhow::Result<RunningLoad> {
-    let mut command = command(bench, &[subject], longest, options);
-    command.arg("--until-input-ends").stdin(Stdio::piped());
-    spawn(command)
+    start(bench, &[subject], options, None)?.finish()
 }
 
 /// Starts a run whose connections are spread over `subjects`, and measures their processes together. The sides of a pair
-/// are on different ones.
-pub(crate) fn start_on(
+/// are on different ones. With `longest`, the run measures until [`RunningLoad::finish`] is called, or for that time.
+pub(crate) fn start(
     bench: &Bench,
     subjects: &[&Subject],
-    options: &[&str],
+    options: &[String],
+    longest: Option<Duration>,
 ) -> anyhow::Result<RunningLoad> {
-    let mut command = command(bench, subjects, bench.duration(), options);
-    command.stdin(Stdio::null());
-    spawn(command)
-}
-
-fn command(bench: &Bench, subjects: &[&Subject], duration: Duration, options: &[&str]) -> Command {
     let mut command = Command::new(&bench.relay_and_load);
-    command.args(["load", "--json"]);
-    if let Some(subject) = subjects.first() {
-        command.args(["--target", subject.target()]);
-    }
-    for subject in subjects {
-        command.args(["--url", &format!("ws://{}", subject.address())]);
+    command.args(["load", "--json"]).stdin(Stdio::null());
+    for (index, subject) in subjects.iter().enumerate() {
+        if index == 0 {
+            command.args(["--target", subject.target]);
+        }
+        command.args(["--url", &format!("ws://{}", subject.address)]);
         command.args(["--cpu-pid", &subject.pid().to_string()]);
     }
+    let duration = longest.unwrap_or(bench.duration());
     command.args(["--warmup", &format!("{}ms", bench.warmup().as_millis())]);
-    command
-        .args(["--duration", &format!("{}s", duration.as_secs())])
-        .args(options);
-    command
+    command.args(["--duration", &format!("{}s", duration.as_secs())]);
+    command.args(options);
+    if longest.is_some() {
+        command.arg("--until-input-ends").stdin(Stdio::piped());
+    }
+    spawn(command)
 }
 
 /// Starts a load generator with a complete command line, which must ask for a report in JSON.
@@ -178,72 +138,54 @@ pub(crate) fn spawn(mut command: Command) -> anyhow::Result<RunningLoad> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let mut child =
-        spawned.with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    let stderr = child
-        .stderr
-        .take()
-        .context("the load generator has no stderr")?;
-    let (sender, lines) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            // Fails once the run is given up; reading on keeps the child from blocking.
-            let _ = sender.send(line);
-        }
-    });
+    let program = command.get_program().display();
+    let mut child = spawned.with_context(|| format!("cannot run {program}"))?;
+    let (events, lines) = channel();
+    let stderr = child.stderr.take();
+    pass_on(
+        "load",
+        stderr.context("the load generator has no stderr")?,
+        &events,
+    );
     Ok(RunningLoad { child, lines })
 }
 
 impl RunningLoad {
-    /// Waits for the start of the measured time.
-    pub(crate) fn wait_until_measuring(&mut self) -> anyhow::Result<()> {
-        self.wait_for("measuring")
-    }
-
-    /// Waits for the end of the measured time.
-    pub(crate) fn wait_until_measured(&mut self) -> anyhow::Result<()> {
-        self.wait_for("measured")
-    }
-
-    fn wait_for(&mut self, word: &str) -> anyhow::Result<()> {
+    /// Waits until the load generator says `measuring` at the start of the measured time, or `measured` at its end.
+    pub(crate) fn wait_for(&mut self, word: &str) -> anyhow::Result<()> {
         let mut said = Vec::new();
-        while let Ok(line) = self.lines.recv() {
+        for line in texts(&self.lines) {
             if line == word {
                 return Ok(());
             }
             said.push(line);
         }
-        bail!(
-            "the load generator ended before it said `{word}`: {}",
-            said.join("; ")
-        )
+        let said = said.join("; ");
+        bail!("the load generator ended before it said `{word}`: {said}")
     }
 
-    /// Ends the measured time of a run from [`start_until_told`], and waits for the report.
-    pub(crate) fn stop(mut self) -> anyhow::Result<LoadReport> {
-        drop(self.child.stdin.take());
-        self.finish()
-    }
-
-    /// Waits for the report.
+    /// Ends the input, and waits for the report.
     pub(crate) fn finish(mut self) -> anyhow::Result<LoadReport> {
+        drop(self.child.stdin.take());
         let mut json = String::new();
         if let Some(mut stdout) = self.child.stdout.take() {
-            stdout
-                .read_to_string(&mut json)
-                .context("cannot read the load generator's report")?;
+            let read = stdout.read_to_string(&mut json);
+            read.context("cannot read the load generator's report")?;
         }
         let status = self
             .child
             .wait()
             .context("cannot wait for the load generator")?;
-        let said: Vec<String> = self
-            .lines
-            .iter()
-            .filter(|line| line != "measuring" && line != "measured")
-            .collect();
-        parse_report(&json, status, &said)
+        let said = texts(&self.lines).filter(|line| line != "measuring" && line != "measured");
+        parse_report(&json, status, &said.collect::<Vec<_>>())
     }
+}
+
+fn texts(lines: &Receiver<Event>) -> impl Iterator<Item = String> {
+    lines.iter().filter_map(|event| match event {
+        Event::Line { text, .. } => Some(text),
+        Event::Interrupted => None,
+    })
 }
 
 impl Drop for RunningLoad {
@@ -256,12 +198,11 @@ impl Drop for RunningLoad {
 
 /// A run with lost messages also exits with an error, but has a report.
 fn parse_report(json: &str, status: ExitStatus, said: &[String]) -> anyhow::Result<LoadReport> {
-    if json.is_empty() {
-        bail!(
-            "the load generator ended with {status}: {}",
-            said.join("; ")
-        );
-    }
+    ensure!(
+        !json.is_empty(),
+        "the load generator ended with {status}: {}",
+        said.join("; ")
+    );
     said.iter().for_each(|line| eprintln!("   {line}"));
     serde_json::from_str(json).context("the load generator's report is not understood")
 }
@@ -275,28 +216,20 @@ mod tests {
 
     #[test]
     fn the_figures_are_read_from_the_report() {
-        let report = parse_report(JSON, ExitStatus::default(), &[]).expect("a report");
-        assert_eq!(report.delivered_per_cpu_second().ok(), Some(5.0));
-        assert!(report.bytes_per_connection().is_err());
-        assert!((report.p99_ms() - 1.5).abs() < 1e-9);
-        assert_eq!((report.broken(), report.sent_in_all()), (None, 11));
-        let lossy = parse_report(
-            &JSON.replace("\"lost\":0", "\"lost\":3"),
-            ExitStatus::default(),
-            &[],
-        );
-        assert!(
-            lossy
-                .expect("a report")
-                .broken()
-                .is_some_and(|what| what.starts_with("3 lost"))
-        );
+        let report = |json: &str| parse_report(json, ExitStatus::default(), &[]).expect("a report");
+        let clean = report(JSON);
+        assert_eq!(clean.delivered_per_cpu_second().ok(), Some(5.0));
+        assert!(clean.bytes_per_connection().is_err());
+        assert!((clean.p99_ms() - 1.5).abs() < 1e-9);
+        assert_eq!((clean.broken(), clean.sent_in_all), (None, 11));
+        let broken = report(&JSON.replace("\"lost\":0", "\"lost\":3")).broken();
+        assert!(broken.is_some_and(|what| what.starts_with("3 lost")));
     }
 
     #[test]
     fn without_a_report_the_error_output_is_told() {
-        let error = parse_report("", ExitStatus::default(), &["cannot connect".to_owned()])
-            .expect_err("no report");
+        let said = ["cannot connect".to_owned()];
+        let error = parse_report("", ExitStatus::default(), &said).expect_err("no report");
         assert!(error.to_string().contains("cannot connect"));
     }
 }

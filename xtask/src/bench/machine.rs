@@ -18,27 +18,24 @@ pub(crate) struct Machine {
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} cores of {}, kernel {}",
-            self.cores, self.cpu, self.kernel
-        )
+        let Self { cores, cpu, kernel } = self;
+        write!(f, "{cores} cores of {cpu}, kernel {kernel}")
     }
 }
 
 /// Reads the facts from the system.
 pub(crate) fn describe() -> Machine {
-    let unknown = || "unknown".to_owned();
-    let cpu = fs::read_to_string("/proc/cpuinfo")
-        .ok()
-        .and_then(|text| cpu_model(&text))
-        .unwrap_or_else(unknown);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| unknown(), |text| text.trim().to_owned());
+    let read = |file, parse: fn(&str) -> Option<String>| {
+        let text = fs::read_to_string(file).ok();
+        let fact = text.and_then(|text| parse(&text));
+        fact.unwrap_or_else(|| "unknown".to_owned())
+    };
     Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        cpu,
-        kernel,
+        cpu: read("/proc/cpuinfo", cpu_model),
+        kernel: read("/proc/sys/kernel/osrelease", |text| {
+            Some(text.trim().to_owned())
+        }),
     }
 }
 
@@ -51,18 +48,15 @@ pub(crate) fn connections_max() -> usize {
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<String> {
-    let line = cpuinfo
-        .lines()
-        .find(|line| line.starts_with("model name"))?;
-    line.split_once(':')
-        .map(|(_, model)| model.trim().to_owned())
+    let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let (_, model) = lines.find(|(name, _)| name.starts_with("model name"))?;
+    Some(model.trim().to_owned())
 }
 
 /// The hard limit; `None` if it is `unlimited` or missing.
 fn open_files_max(limits: &str) -> Option<usize> {
-    let line = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))?;
+    let mut lines = limits.lines();
+    let line = lines.find(|line| line.starts_with("Max open files"))?;
     line.split_whitespace().nth(4)?.parse().ok()
 }
 
@@ -72,10 +66,8 @@ mod tests {
 
     #[test]
     fn proc_files_are_understood() {
-        assert_eq!(
-            cpu_model("processor\t: 0\nmodel name\t: A CPU\n").as_deref(),
-            Some("A CPU")
-        );
+        let cpu = cpu_model("processor\t: 0\nmodel name\t: A CPU\n");
+        assert_eq!(cpu.as_deref(), Some("A CPU"));
         let limits = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files\n";
         assert_eq!(open_files_max(limits), Some(524_288));
         assert_eq!(

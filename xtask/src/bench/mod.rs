@@ -19,6 +19,7 @@ mod subject;
 mod swap;
 pub(crate) mod watched;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub(crate) use subject::server_config;
 pub(crate) struct BenchArgs {
     /// Run only this case; may be given several times
     #[arg(long = "case", value_name = "NAME", value_parser = Case::parse)]
-    cases: Vec<Case>,
+    cases: Vec<&'static Case>,
     /// Run the cases of nodes connected through Redis, alone or in addition to those that are named; needs redis-server
     #[arg(long)]
     redis: bool,
@@ -106,15 +107,21 @@ impl Bench {
         if self.quick { 2 } else { self.rounds }
     }
 
-    /// Returns the wanted number of connections, or as many as the limit of open files allows.
-    fn connections(&self, wanted: usize) -> usize {
-        if wanted > self.connections_max {
-            eprintln!(
-                "   only {} of {wanted} connections: the hard limit of open files (`ulimit -Hn`) leaves no more",
-                self.connections_max
-            );
+    /// Splits options of the load generator. `--connections` becomes an even number that the limit of open files allows.
+    fn options(&self, options: &str) -> Vec<String> {
+        let mut words: Vec<_> = options.split_whitespace().map(str::to_owned).collect();
+        let place = words.iter().position(|word| word == "--connections");
+        if let Some(connections) = place.and_then(|place| words.get_mut(place + 1)) {
+            let wanted = connections.parse().unwrap_or(usize::MAX);
+            let max = self.connections_max;
+            if wanted > max {
+                eprintln!(
+                    "   only {max} of {wanted} connections: the hard limit of open files (`ulimit -Hn`) leaves no more"
+                );
+            }
+            *connections = (wanted.min(max) / 2 * 2).to_string();
         }
-        wanted.min(self.connections_max)
+        words
     }
 
     fn folder(&self) -> &Path {
@@ -135,50 +142,57 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Exi
         return peers::run(workspace, args);
     }
     let bench = prepare(workspace, args)?;
-    let chosen = if args.redis {
-        let others = args.cases.iter().copied();
-        others.chain(Case::REDIS).collect()
-    } else if args.cases.is_empty() {
-        Case::DEFAULT.to_vec()
-    } else {
-        args.cases.clone()
-    };
+    let mut chosen = args.cases.clone();
+    if args.redis {
+        chosen.extend(Case::redis());
+    } else if chosen.is_empty() {
+        chosen.extend(Case::default());
+    }
     let machine = machine::describe();
     println!("{machine}");
     let mut rows = Vec::new();
     let mut broken = Vec::new();
     for case in chosen {
-        eprintln!("== {}", case.name());
+        let name = case.name;
+        eprintln!("== {name}");
         match case.run(&bench) {
             Ok(result) => {
                 rows.extend(result.rows);
-                broken.extend(
-                    result
-                        .broken
-                        .into_iter()
-                        .map(|what| format!("{}: {what}", case.name())),
-                );
+                let what = result.broken.iter().map(|what| format!("{name}: {what}"));
+                broken.extend(what);
             }
-            Err(error) => broken.push(format!("{}: {error:#}", case.name())),
+            Err(error) => broken.push(format!("{name}: {error:#}")),
         }
     }
     println!("{}", table(&rows));
-    broken.iter().for_each(|what| println!("BROKEN  {what}"));
     if let Some(file) = &args.json {
-        write_json(file, &bench, &machine, &rows, &broken)?;
+        let figures = json!({
+            "machine": machine,
+            "duration_seconds": bench.duration().as_secs_f64(),
+            "rounds": bench.rounds(),
+            "results": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+            "broken": broken,
+        });
+        write(file, &(serde_json::to_string_pretty(&figures)? + "\n"))?;
     }
-    Ok(if broken.is_empty() {
+    Ok(verdict(&broken))
+}
+
+/// Prints what must not happen, and returns the exit code.
+fn verdict(broken: &[String]) -> ExitCode {
+    broken.iter().for_each(|what| println!("BROKEN  {what}"));
+    if broken.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    })
+    }
 }
 
 /// Builds what all cases need.
 fn prepare(workspace: &Workspace, args: &BenchArgs) -> anyhow::Result<Bench> {
     requirements::ensure(&[WASM_TARGET])?;
     plugins::build_shipped(workspace)?;
-    if args.cases.contains(&Case::Changes) {
+    if args.cases.iter().any(|case| case.name == "changes") {
         plugins::build_guests(workspace)?;
     }
     build_programs(workspace)?;
@@ -208,33 +222,22 @@ fn build_programs(workspace: &Workspace) -> anyhow::Result<()> {
     run_program(workspace.cargo().args(words))
 }
 
-fn write_json(
-    file: &Path,
-    bench: &Bench,
-    machine: &machine::Machine,
-    rows: &[Row],
-    broken: &[String],
-) -> anyhow::Result<()> {
-    let figures = json!({
-        "machine": machine,
-        "duration_seconds": bench.duration().as_secs_f64(),
-        "rounds": bench.rounds(),
-        "results": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
-        "broken": broken,
-    });
-    let text = serde_json::to_string_pretty(&figures)?;
-    std::fs::write(file, text + "\n")
-        .with_context(|| format!("cannot write the figures to {}", file.display()))
+/// Writes a file for the user, and the folder that it is in.
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write {}", file.display());
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(cannot)?;
+    }
+    fs::write(file, text).with_context(cannot)
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text
         .strip_suffix('s')
-        .and_then(|number| number.parse().ok())
-        .filter(|seconds| *seconds > 0);
-    seconds
-        .map(Duration::from_secs)
-        .ok_or_else(|| format!("`{text}` is no time in whole seconds; write e.g. 5s"))
+        .and_then(|number| number.parse().ok());
+    let seconds = seconds.filter(|seconds| *seconds > 0);
+    let wrong = || format!("`{text}` is no time in whole seconds; write e.g. 5s");
+    seconds.map(Duration::from_secs).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -244,10 +247,7 @@ mod tests {
     #[test]
     fn the_measured_time_is_a_positive_number_of_seconds() {
         assert_eq!(parse_seconds("5s"), Ok(Duration::from_secs(5)));
-        assert!(
-            ["5", "0s", "s", "1.5s", "-1s", "5m"]
-                .iter()
-                .all(|text| parse_seconds(text).is_err())
-        );
+        let wrong = ["5", "0s", "s", "1.5s", "-1s", "5m"];
+        assert!(wrong.iter().all(|text| parse_seconds(text).is_err()));
     }
 }

@@ -2,7 +2,7 @@
 //! cost of any work on the same machine, whichever process does it.
 
 use std::hint::spin_loop;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,18 +12,18 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
-/// A thread that computes periodically. It ends when this value is dropped.
-pub(super) struct IdleNeighbour {
-    stop: Option<Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl IdleNeighbour {
-    /// Computes for `busy` in each `interval`, under the scheduling policy with which the server compiles plugins.
-    pub(super) fn start(busy: Duration, interval: Duration) -> anyhow::Result<Self> {
+/// Calls `work` while a thread computes for `busy` in each `interval`, under the scheduling policy with which the server
+/// compiles plugins.
+pub(super) fn beside<T>(
+    busy: Duration,
+    interval: Duration,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    thread::scope(|scope| {
+        // The thread ends when `stop` is dropped.
         let (stop, stopped) = channel::<()>();
         let (ready, is_ready) = channel();
-        let work = move || {
+        scope.spawn(move || {
             let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
             let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
             // Fails if the caller has ended.
@@ -35,25 +35,13 @@ impl IdleNeighbour {
                     spin_loop();
                 }
             }
-        };
-        let thread = thread::Builder::new().name("neighbour".to_owned());
-        let neighbour = Self {
-            stop: Some(stop),
-            thread: Some(thread.spawn(work).context("no thread to compute in")?),
-        };
+        });
         let set = is_ready.recv().context("the thread ended")?;
         set.map_err(|error| anyhow!("no thread can have the policy SCHED_IDLE: {error:?}"))?;
-        Ok(neighbour)
-    }
-}
-
-impl Drop for IdleNeighbour {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+        let done = work();
+        drop(stop);
+        done
+    })
 }
 
 #[cfg(test)]
@@ -61,8 +49,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_with_its_value() {
-        let neighbour = IdleNeighbour::start(Duration::from_millis(1), Duration::from_millis(2));
-        drop(neighbour.expect("a thread"));
+    fn the_thread_ends_with_the_work() {
+        let (busy, interval) = (Duration::from_millis(1), Duration::from_millis(2));
+        assert_eq!(beside(busy, interval, || Ok(7)).ok(), Some(7));
     }
 }

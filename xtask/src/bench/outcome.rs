@@ -22,23 +22,78 @@ impl CaseResult {
     }
 }
 
+/// A quantity that is read from the reports of the load generator.
+#[derive(Debug)]
+pub(crate) struct Measure {
+    pub(crate) name: &'static str,
+    pub(crate) unit: Unit,
+    /// Whether a larger figure is the better one.
+    pub(crate) more_is_better: bool,
+    /// The figure of one run.
+    pub(crate) read: fn(&LoadReport) -> anyhow::Result<f64>,
+}
+
+/// Delivered messages per second of the server's CPU time: a figure for planning a machine of any size.
+pub(crate) const PER_CPU_SECOND: Measure = Measure {
+    name: "delivered per CPU second",
+    unit: Unit::Count,
+    more_is_better: true,
+    read: LoadReport::delivered_per_cpu_second,
+};
+
+pub(crate) const P50: Measure = Measure {
+    name: "p50 latency",
+    unit: Unit::Milliseconds,
+    more_is_better: false,
+    read: |report| Ok(report.latency.p50_us / 1e3),
+};
+
+pub(crate) const P99: Measure = Measure {
+    name: "p99 latency",
+    read: |report| Ok(report.p99_ms()),
+    ..P50
+};
+
+pub(crate) const MEMORY: Measure = Measure {
+    name: "memory of a connection",
+    unit: Unit::Bytes,
+    more_is_better: false,
+    read: LoadReport::bytes_per_connection,
+};
+
+impl Measure {
+    /// The figure of each run.
+    pub(crate) fn read_all(&self, reports: &[LoadReport]) -> anyhow::Result<Vec<f64>> {
+        reports.iter().map(self.read).collect()
+    }
+
+    /// The row of a server's reports, compared with those of a reference.
+    pub(crate) fn row(
+        &self,
+        server: &[LoadReport],
+        (name, reference): (&'static str, &[LoadReport]),
+        target: Target,
+    ) -> anyhow::Result<Row> {
+        let row = Row::new(self.name, self.unit, self.read_all(server)?);
+        Ok(row
+            .compared_with(name, &self.read_all(reference)?)
+            .with_target(target))
+    }
+}
+
 /// One figure of the server, the figure that it is compared with, and its target.
 #[derive(Debug)]
 pub(crate) struct Row {
     /// The case.
     pub(crate) case: &'static str,
     /// The measured quantity.
-    pub(crate) measure: &'static str,
-    /// Its unit, for people.
-    pub(crate) unit: Unit,
-    /// The server's figure: the median of `samples`.
-    pub(crate) server: f64,
-    /// The figure of each round.
-    pub(crate) samples: Vec<f64>,
+    measure: &'static str,
+    unit: Unit,
+    /// The figure of each round; the median counts.
+    samples: Vec<f64>,
     /// The name of the reference, and its figure.
-    pub(crate) reference: Option<(&'static str, f64)>,
-    /// The target of the server's figure.
-    pub(crate) target: Target,
+    reference: Option<(&'static str, f64)>,
+    target: Target,
 }
 
 /// How a figure is formatted.
@@ -46,11 +101,8 @@ pub(crate) struct Row {
 pub(crate) enum Unit {
     /// A large count.
     Count,
-    /// Bytes.
     Bytes,
-    /// Microseconds.
     Microseconds,
-    /// Milliseconds.
     Milliseconds,
 }
 
@@ -68,11 +120,44 @@ pub(crate) enum Target {
 }
 
 impl Row {
+    /// A figure without a reference and a target.
+    pub(crate) fn new(measure: &'static str, unit: Unit, samples: Vec<f64>) -> Self {
+        Self {
+            case: "",
+            measure,
+            unit,
+            samples,
+            reference: None,
+            target: Target::None,
+        }
+    }
+
+    /// Compares it with the median of these samples.
+    pub(crate) fn compared_with(mut self, name: &'static str, samples: &[f64]) -> Self {
+        self.reference = Some((name, median(samples)));
+        self
+    }
+
+    /// Sets the target.
+    pub(crate) fn with_target(mut self, target: Target) -> Self {
+        self.target = target;
+        self
+    }
+
+    /// The server's figure.
+    pub(crate) fn server(&self) -> f64 {
+        median(&self.samples)
+    }
+
+    /// Whether there is a figure at all.
+    pub(crate) fn has_samples(&self) -> bool {
+        !self.samples.is_empty()
+    }
+
     /// The server's figure divided by the reference.
     fn ratio(&self) -> Option<f64> {
-        self.reference
-            .filter(|(_, figure)| *figure > 0.0)
-            .map(|(_, figure)| self.server / figure)
+        let reference = self.reference.filter(|(_, figure)| *figure > 0.0);
+        reference.map(|(_, figure)| self.server() / figure)
     }
 
     /// Whether the target is reached; a target that needs a missing reference is not.
@@ -80,7 +165,7 @@ impl Row {
         match self.target {
             Target::ShareAtLeast(share) => self.ratio().is_some_and(|ratio| ratio >= share),
             Target::TimesAtMost(times) => self.ratio().is_some_and(|ratio| ratio <= times),
-            Target::AtMost(bound) => self.server <= bound,
+            Target::AtMost(bound) => self.server() <= bound,
             Target::None => true,
         }
     }
@@ -91,7 +176,7 @@ impl Row {
             "case": self.case,
             "measure": self.measure,
             "unit": self.unit.name(),
-            "server": self.server,
+            "server": self.server(),
             "samples": self.samples,
             "reference": self.reference.map(|(name, figure)| json!({ "name": name, "value": figure })),
             "ratio": self.ratio(),
@@ -101,22 +186,24 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 7] {
+        let write = |figure| self.unit.write(figure);
+        let reference = self
+            .reference
+            .map(|(name, figure)| format!("{name} {}", write(figure)));
+        let ratio = self.ratio().map(|ratio| format!("{:.0} %", ratio * 100.0));
+        let verdict = match (self.target, self.passes()) {
+            (Target::None, _) => "",
+            (_, true) => "pass",
+            (_, false) => "MISS",
+        };
         [
             self.case.to_owned(),
             self.measure.to_owned(),
-            self.unit.write(self.server),
-            self.reference.map_or_else(String::new, |(name, figure)| {
-                format!("{name} {}", self.unit.write(figure))
-            }),
-            self.ratio()
-                .map_or_else(String::new, |ratio| format!("{:.0} %", ratio * 100.0)),
+            write(self.server()),
+            reference.unwrap_or_default(),
+            ratio.unwrap_or_default(),
             self.target.describe(self.unit),
-            match (self.target, self.passes()) {
-                (Target::None, _) => "",
-                (_, true) => "pass",
-                (_, false) => "MISS",
-            }
-            .to_owned(),
+            verdict.to_owned(),
         ]
     }
 }
@@ -179,25 +266,22 @@ pub(crate) fn table(rows: &[Row]) -> String {
         "ratio",
         "target",
         "",
-    ]
-    .map(str::to_owned);
-    let lines: Vec<[String; 7]> = std::iter::once(head)
-        .chain(rows.iter().map(Row::cells))
-        .collect();
+    ];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows.iter().map(Row::cells));
     let width = |column: usize| {
         lines
             .iter()
             .map(|cells| cells[column].chars().count())
             .max()
-            .unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..7).map(width).collect();
+    let widths: Vec<_> = (0..7).map(|column| width(column).unwrap_or(0)).collect();
     let line = |cells: &[String; 7]| {
-        let padded = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:width$}"));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        let cells = cells.iter().zip(&widths);
+        let padded: Vec<_> = cells
+            .map(|(cell, &width)| format!("{cell:width$}"))
+            .collect();
+        padded.join("  ").trim_end().to_owned()
     };
     lines.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -206,16 +290,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn row(server: f64, reference: Option<(&'static str, f64)>, target: Target) -> Row {
-        Row {
-            case: "c",
-            measure: "m",
-            unit: Unit::Count,
-            server,
-            samples: vec![server],
-            reference,
-            target,
-        }
+    fn row(server: f64, reference: Option<f64>, target: Target) -> Row {
+        let mut row = Row::new("m", Unit::Count, vec![server]).with_target(target);
+        row.reference = reference.map(|figure| ("relay", figure));
+        row
     }
 
     #[test]
@@ -227,23 +305,26 @@ mod tests {
 
     #[test]
     fn a_target_is_reached_or_missed_at_its_bound() {
-        let relay = Some(("relay", 100.0));
-        assert!(row(75.0, relay, Target::ShareAtLeast(0.75)).passes());
-        assert!(!row(74.0, relay, Target::ShareAtLeast(0.75)).passes());
-        assert!(!row(75.0, None, Target::ShareAtLeast(0.75)).passes());
-        assert!(row(120.0, relay, Target::TimesAtMost(1.2)).passes());
-        assert!(!row(121.0, relay, Target::TimesAtMost(1.2)).passes());
-        assert!(row(4.0, None, Target::AtMost(4.0)).passes());
-        assert!(!row(4.1, None, Target::AtMost(4.0)).passes());
+        for (server, reference, target, passes) in [
+            (75.0, Some(100.0), Target::ShareAtLeast(0.75), true),
+            (74.0, Some(100.0), Target::ShareAtLeast(0.75), false),
+            (75.0, None, Target::ShareAtLeast(0.75), false),
+            (120.0, Some(100.0), Target::TimesAtMost(1.2), true),
+            (121.0, Some(100.0), Target::TimesAtMost(1.2), false),
+            (4.0, None, Target::AtMost(4.0), true),
+            (4.1, None, Target::AtMost(4.0), false),
+        ] {
+            assert_eq!(
+                row(server, reference, target).passes(),
+                passes,
+                "{server} {target:?}"
+            );
+        }
     }
 
     #[test]
     fn the_table_shows_figures_ratio_and_verdict() {
-        let rows = [row(
-            80_000.0,
-            Some(("relay", 160_000.0)),
-            Target::ShareAtLeast(0.75),
-        )];
+        let rows = [row(80e3, Some(160e3), Target::ShareAtLeast(0.75))];
         let text = table(&rows);
         let line = text.lines().nth(1).expect("one row");
         for part in ["80k", "relay 160k", "50 %", "≥ 75 %", "MISS"] {

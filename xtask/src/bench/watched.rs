@@ -4,105 +4,97 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, ensure};
 
 use super::Bench;
-use super::load::{self, LoadReport};
-use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::load;
+use super::outcome::{CaseResult, PER_CPU_SECOND, Target};
 use super::subject::Subject;
 use crate::http;
 
 /// How often the server is scraped and pushes: sixty and fifteen times as often as usual.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the load of `pairs_500x16` with metrics on and off in turn.
-pub(super) fn run(bench: &Bench, name: &'static str) -> anyhow::Result<CaseResult> {
+/// Runs this load with metrics on and off in turn.
+pub(super) fn run(bench: &Bench, options: &[String]) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
-    let options = ["--pairs", "500", "--in-flight", "16"];
     let sink = Sink::listen()?;
+    let silent = "[metrics]\nprometheus = false\n".to_owned();
+    let watched = format!(
+        "[cloudwatch]\nenabled = true\nregion = \"eu-central-1\"\nendpoint = \"http://{}\"\ninterval = \"1s\"\n",
+        sink.address
+    );
     let (mut on, mut off) = (Vec::new(), Vec::new());
     for round in 1..=bench.rounds() {
-        let silent = Subject::without_metrics(bench)?;
-        let without = load::run(bench, &silent, &options)?;
-        drop(silent);
+        let without = load::run(bench, &Subject::with_sections(bench, &silent)?, options)?;
         result.check("server without metrics", &without);
 
-        let watched = Subject::with_metrics(bench, sink.address)?;
-        let scraper = Scraper::of(watched.address());
-        let with = load::run(bench, &watched, &options)?;
-        let (scrapes, pushes) = (scraper.stop()?, sink.take());
-        if scrapes == 0 || pushes == 0 {
-            bail!("{scrapes} scrapes and {pushes} pushes: nothing was measured");
-        }
+        let server = Subject::with_sections(bench, &watched)?;
+        let work = || load::run(bench, &server, options);
+        let (with, scrapes) = while_scraping(server.address, work)?;
+        let pushes = sink.pushes.swap(0, Ordering::Relaxed);
+        ensure!(
+            scrapes > 0 && pushes > 0,
+            "{scrapes} scrapes and {pushes} pushes: nothing was measured"
+        );
         result.check("server with metrics", &with);
-        let figures = [&with, &without].map(LoadReport::delivered_per_cpu_second);
-        let [with, without] = figures;
-        let (with, without) = (with?, without?);
         eprintln!(
-            "   round {round}: with {with:.0}, without {without:.0} per CPU second; {scrapes} scrapes, {pushes} pushes"
+            "   round {round}: with {}, without {}; {scrapes} scrapes, {pushes} pushes",
+            with.brief(),
+            without.brief()
         );
         on.push(with);
         off.push(without);
     }
-    result.rows.push(Row {
-        case: name,
-        measure: "delivered per CPU second",
-        unit: Unit::Count,
-        server: median(&on),
-        samples: on,
-        reference: Some(("without metrics", median(&off))),
-        target: Target::ShareAtLeast(0.98),
-    });
+    let target = Target::ShareAtLeast(0.98);
+    result
+        .rows
+        .push(PER_CPU_SECOND.row(&on, ("without metrics", &off), target)?);
     Ok(result)
 }
 
-/// Scrapes `/metrics` once in each interval.
-struct Scraper {
-    stop: Sender<()>,
-    thread: thread::JoinHandle<anyhow::Result<u64>>,
-}
-
-impl Scraper {
-    fn of(server: SocketAddr) -> Self {
-        let (stop, stopped) = channel();
-        let thread = thread::spawn(move || {
+/// Calls `work` while `/metrics` is scraped once in each interval. Also returns the number of scrapes.
+fn while_scraping<T>(
+    server: SocketAddr,
+    work: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, u64)> {
+    thread::scope(|scope| {
+        let (stop, stopped) = channel::<()>();
+        let scraping = scope.spawn(move || {
             let mut scrapes = 0;
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 scrape(server).context("a scrape failed")?;
                 scrapes += 1;
             }
-            Ok(scrapes)
+            anyhow::Ok(scrapes)
         });
-        Self { stop, thread }
-    }
-
-    /// Stops scraping, and returns the number of scrapes.
-    fn stop(self) -> anyhow::Result<u64> {
-        drop(self.stop);
-        match self.thread.join() {
-            Ok(scrapes) => scrapes,
-            Err(_) => bail!("the thread that scrapes broke down"),
-        }
-    }
+        let done = work()?;
+        drop(stop);
+        let scrapes = scraping.join();
+        let scrapes = scrapes.map_err(|_| anyhow!("the thread that scrapes broke down"))??;
+        Ok((done, scrapes))
+    })
 }
 
 /// Returns a server's metrics.
 pub(crate) fn scrape(server: SocketAddr) -> anyhow::Result<String> {
     let accept = "Accept: application/openmetrics-text\r\n";
     let (status, answer) = http::call(server, ("GET", "/metrics"), accept, &[], None)?;
-    if status != 200 || !answer.contains("wss_messages_total") {
-        bail!("the answer is not what it should be: {status} {answer}");
-    }
+    ensure!(
+        status == 200 && answer.contains("wss_messages_total"),
+        "the answer is not what it should be: {status} {answer}"
+    );
     Ok(answer)
 }
 
 /// Accepts whatever is pushed, as CloudWatch does.
 struct Sink {
     address: SocketAddr,
+    /// Number of requests.
     pushes: Arc<AtomicU64>,
 }
 
@@ -120,11 +112,6 @@ impl Sink {
             }
         });
         Ok(Self { address, pushes })
-    }
-
-    /// Number of requests since the last call.
-    fn take(&self) -> u64 {
-        self.pushes.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -5,11 +5,11 @@ mod node;
 mod redis;
 mod watch;
 
-use std::process::{Command, ExitCode};
-use std::sync::mpsc::{Sender, channel};
+use std::process::ExitCode;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::plugins;
@@ -20,7 +20,7 @@ use child::{Child, Event};
 use node::Node;
 pub(crate) use node::is_ready;
 pub(crate) use redis::Redis;
-use watch::{Outcome, Watch};
+use watch::Watch;
 
 /// Time limit for Redis to answer, and for nodes to become ready: their first start compiles the plugins.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
@@ -63,11 +63,8 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
         requirements::ensure(&[REDIS_SERVER])?;
     }
     plugins::build_shipped(workspace)?;
-    run_program(
-        workspace
-            .cargo()
-            .args(["build", "-p", "signalbox", "--bin", "signalbox"]),
-    )?;
+    let words = ["build", "-p", "signalbox", "--bin", "signalbox"];
+    run_program(workspace.cargo().args(words))?;
 
     let (events, received) = channel();
     let interrupts = events.clone();
@@ -86,11 +83,11 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
     };
     let first_node = running.len();
     let program = workspace.program("debug", "signalbox");
-    let commands = nodes.iter().map(|node| {
+    let start = |node: &Node| {
         let command = node.command(workspace, &program, &redis_url);
-        (node.name(), command)
-    });
-    let outcome = serve(&mut watch, &mut running, commands, &nodes, &events);
+        Child::start(node.name(), command, &events)
+    };
+    let outcome = serve(&mut watch, &mut running, &nodes, start);
     eprintln!("ending; Ctrl-C ends everything at once");
     // Redis last, because nodes remove their entries from it.
     let (redis, nodes) = running.split_at_mut(first_node);
@@ -104,21 +101,17 @@ pub(crate) fn run(workspace: &Workspace, args: &ClusterArgs) -> anyhow::Result<E
 fn serve(
     watch: &mut Watch,
     running: &mut Vec<Child>,
-    commands: impl Iterator<Item = (String, Command)>,
     nodes: &[Node],
-    events: &Sender<Event>,
+    start: impl Fn(&Node) -> anyhow::Result<Child>,
 ) -> anyhow::Result<()> {
-    for (name, command) in commands {
-        running.push(Child::start(name, command, events)?);
+    for node in nodes {
+        running.push(start(node)?);
     }
-    let are_ready = || nodes.iter().all(Node::is_ready);
-    match watch.wait(running, Some(START_TIME_MAX), are_ready)? {
-        Outcome::Interrupted => return Ok(()),
-        Outcome::TimeIsOver => bail!("the nodes are not ready after {START_TIME_MAX:?}"),
-        Outcome::Done => {}
+    let are_ready = watch.wait(running, START_TIME_MAX, || nodes.iter().all(Node::is_ready));
+    if are_ready.context("the nodes did not start")? {
+        eprintln!("{}", node::instructions(nodes));
+        watch.wait(running, Duration::MAX, || false)?;
     }
-    eprintln!("{}", node::instructions(nodes));
-    watch.wait(running, None, || false)?;
     Ok(())
 }
 
@@ -151,10 +144,7 @@ mod tests {
             ["ws://127.0.0.1:8080/ws", "ws://127.0.0.1:8081/ws"]
         );
         let three = urls(&["--nodes", "3", "--port", "9000"]);
-        assert_eq!(
-            three.last().map(String::as_str),
-            Some("ws://127.0.0.1:9002/ws")
-        );
+        assert_eq!(three[2], "ws://127.0.0.1:9002/ws");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One node of the server: its settings in addition to `platform.toml`, and whether it is ready.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -45,6 +46,8 @@ impl Node {
         command
             .args(["run", "--config", "platform.toml"])
             .current_dir(workspace.root())
+            // Ctrl-C on the terminal does not reach it.
+            .process_group(0)
             .env("SIGNALBOX_SERVER__LISTEN", self.address().to_string())
             .env("SIGNALBOX_SERVER__NODE_ID", self.name())
             .env("SIGNALBOX_BROKER__KIND", "redis")
@@ -71,16 +74,12 @@ pub(crate) fn is_ready(address: SocketAddr) -> bool {
 
 /// Instructions for using the nodes.
 pub(super) fn instructions(nodes: &[Node]) -> String {
-    let users = || ["ann", "bob"].into_iter().zip(nodes.iter().cycle());
-    let commands: String = users()
-        .map(|(user, node)| {
-            let url = node.url();
-            format!("  cargo run -p chat-client -- --url {url} --user {user}\n")
-        })
-        .collect();
-    let urls: String = users()
-        .map(|(user, node)| format!("  {}?userId={user}\n", node.url()))
-        .collect();
+    let (mut commands, mut urls) = (String::new(), String::new());
+    for (user, node) in ["ann", "bob"].into_iter().zip(nodes.iter().cycle()) {
+        let url = node.url();
+        commands += &format!("  cargo run -p chat-client -- --url {url} --user {user}\n");
+        urls += &format!("  {url}?userId={user}\n");
+    }
     format!(
         "\n{} nodes are ready and act as one. In two other terminals:\n\n{commands}\n\
          or with any WebSocket tool:\n\n{urls}\n\
@@ -93,6 +92,7 @@ pub(super) fn instructions(nodes: &[Node]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ffi::OsStr;
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
     use std::thread;
@@ -103,29 +103,22 @@ mod tests {
     fn a_node_is_told_its_own_name_address_and_cache_and_the_common_redis() {
         let workspace = Workspace::find().expect("this workspace");
         let told = |name, port| {
-            let command = Node::new(name, port).command(
-                &workspace,
-                Path::new("signalbox"),
-                "redis://127.0.0.1:7000",
-            );
-            command
-                .get_envs()
-                .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-                .collect::<BTreeMap<_, _>>()
+            let (node, program) = (Node::new(name, port), Path::new("signalbox"));
+            let command = node.command(&workspace, program, "redis://127.0.0.1:7000");
+            let text = |text: &OsStr| text.to_string_lossy().into_owned();
+            let variables = command.get_envs();
+            let variables = variables.filter_map(|(name, value)| Some((text(name), text(value?))));
+            variables.collect::<BTreeMap<_, _>>()
         };
         let (a, b) = (told('a', 8080), told('b', 8081));
-        let of = |name: &str| a.get(std::ffi::OsStr::new(name)).and_then(|v| v.to_str());
-        assert_eq!(of("SIGNALBOX_SERVER__LISTEN"), Some("127.0.0.1:8080"));
-        assert_eq!(of("SIGNALBOX_SERVER__NODE_ID"), Some("a"));
-        assert_eq!(of("SIGNALBOX_BROKER__KIND"), Some("redis"));
+        assert_eq!(a["SIGNALBOX_SERVER__LISTEN"], "127.0.0.1:8080");
+        assert_eq!(a["SIGNALBOX_SERVER__NODE_ID"], "a");
+        assert_eq!(a["SIGNALBOX_BROKER__KIND"], "redis");
         let differ: Vec<_> = a.keys().filter(|name| a[*name] != b[*name]).collect();
+        let expected = ["PLUGIN_CACHE__DIR", "SERVER__LISTEN", "SERVER__NODE_ID"];
         assert_eq!(
             differ,
-            [
-                "SIGNALBOX_PLUGIN_CACHE__DIR",
-                "SIGNALBOX_SERVER__LISTEN",
-                "SIGNALBOX_SERVER__NODE_ID"
-            ]
+            expected.map(|name| format!("SIGNALBOX_{name}")).each_ref()
         );
     }
 

@@ -1,6 +1,7 @@
 //! The Redis that connects the nodes: without persistence, on a free port of the loopback interface.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::Sender;
@@ -39,7 +40,8 @@ impl Redis {
 
 fn command(port: u16, folder: &Path) -> Command {
     let mut command = Command::new("redis-server");
-    command.current_dir(folder);
+    // Ctrl-C on the terminal does not reach it.
+    command.current_dir(folder).process_group(0);
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--save", "", "--appendonly", "no", "--loglevel", "warning"]);
     command

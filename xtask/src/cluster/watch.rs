@@ -4,23 +4,12 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
 use super::child::{Child, Event};
 
 /// Time between two checks of the processes.
 const TICK: Duration = Duration::from_millis(50);
-
-/// How a wait ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The condition is met.
-    Done,
-    /// The user wants everything to end.
-    Interrupted,
-    /// It took too long.
-    TimeIsOver,
-}
 
 /// Prints the output of processes.
 pub(super) struct Watch<W = io::Stdout> {
@@ -39,13 +28,14 @@ impl Watch {
 }
 
 impl<W: Write> Watch<W> {
-    /// Waits until `is_done`. It is an error if a process ends.
+    /// Waits until `is_done`, and returns `false` if the user wants everything to end instead. It is an error if a process
+    /// ends, or if it takes too long.
     pub(super) fn wait(
         &mut self,
         running: &mut [Child],
-        time_max: Option<Duration>,
+        time_max: Duration,
         mut is_done: impl FnMut() -> bool,
-    ) -> anyhow::Result<Outcome> {
+    ) -> anyhow::Result<bool> {
         let begun = Instant::now();
         loop {
             for child in running.iter_mut() {
@@ -56,13 +46,11 @@ impl<W: Write> Watch<W> {
                 }
             }
             if is_done() {
-                return Ok(Outcome::Done);
+                return Ok(true);
             }
-            if time_max.is_some_and(|time_max| begun.elapsed() >= time_max) {
-                return Ok(Outcome::TimeIsOver);
-            }
+            ensure!(begun.elapsed() < time_max, "not ready after {time_max:?}");
             if self.print_for(TICK) {
-                return Ok(Outcome::Interrupted);
+                return Ok(false);
             }
         }
     }
@@ -87,7 +75,7 @@ impl<W: Write> Watch<W> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
-                Ok(Event::Line { name, text }) => {
+                Ok(Event::Line { name, text, .. }) => {
                     // If the reader of the output is gone, that is no reason to stop.
                     let _ = writeln!(self.output, "{name:<5} | {text}");
                 }
@@ -100,6 +88,7 @@ impl<W: Write> Watch<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::process::Command;
     use std::sync::mpsc::{Sender, channel};
 
@@ -125,7 +114,9 @@ mod tests {
         let begun = Instant::now();
         while !printed(watch).contains(line) {
             assert!(begun.elapsed() < PATIENCE, "no {line:?}");
-            let _ = watch.wait(running, Some(TICK), || false).expect("it runs");
+            let checked = Cell::new(false);
+            let once = || checked.replace(true);
+            watch.wait(running, PATIENCE, once).expect("it runs");
         }
     }
 
@@ -149,9 +140,8 @@ mod tests {
     fn a_process_that_ends_by_itself_is_an_error_after_its_last_line() {
         let (events, mut watch) = watch();
         let mut running = [shell("a", "echo why; exit 3", &events)];
-        let error = watch
-            .wait(&mut running, Some(PATIENCE), || false)
-            .expect_err("it has ended");
+        let waited = watch.wait(&mut running, PATIENCE, || false);
+        let error = waited.expect_err("it has ended");
         assert!(error.to_string().starts_with("a ended with"), "{error}");
         assert!(printed(&watch).contains("why"));
     }
@@ -159,12 +149,11 @@ mod tests {
     #[test]
     fn a_wait_ends_by_what_it_waits_for_by_an_interrupt_or_by_time() {
         let (events, mut watch) = watch();
-        assert_eq!(watch.wait(&mut [], None, || true).ok(), Some(Outcome::Done));
-        let over = watch.wait(&mut [], Some(Duration::ZERO), || false);
-        assert_eq!(over.ok(), Some(Outcome::TimeIsOver));
+        let mut wait = |time_max, done| watch.wait(&mut [], time_max, || done).ok();
+        assert_eq!(wait(PATIENCE, true), Some(true));
+        assert_eq!(wait(Duration::ZERO, false), None);
         events.send(Event::Interrupted).expect("somebody listens");
-        let interrupted = watch.wait(&mut [], None, || false);
-        assert_eq!(interrupted.ok(), Some(Outcome::Interrupted));
+        assert_eq!(wait(PATIENCE, false), Some(false));
     }
 
     #[test]
@@ -178,13 +167,11 @@ mod tests {
         for child in &mut running {
             assert!(child.ended().is_some_and(|status| status.success()));
         }
-        let last_line = |watch: &mut Watch<Vec<u8>>, name: &str| {
-            while !printed(watch).contains(&format!("{name}     | draining")) {
+        for name in ["a", "b"] {
+            while !printed(&watch).contains(&format!("{name}     | draining")) {
                 watch.print_for(TICK);
             }
-        };
-        last_line(&mut watch, "a");
-        last_line(&mut watch, "b");
+        }
     }
 
     #[test]

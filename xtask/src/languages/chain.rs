@@ -124,11 +124,11 @@ impl Chain<'_> {
         command.args(["--duration", LOAD_TIME_MAX, "--until-input-ends"]);
         command.stdin(Stdio::piped());
         let mut running = load::spawn(command)?;
-        running.wait_until_measuring()?;
+        running.wait_for("measuring")?;
         let end = Instant::now() + self.effort.time;
         let done = work()?;
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        let report = running.stop()?;
+        let report = running.finish()?;
         match report.broken() {
             Some(broken) => bail!("{broken}"),
             None => Ok((done, report)),
@@ -230,24 +230,25 @@ impl Seen {
             "| replaced | swaps | messages | p99 | against steady | live, compiled | live, from the cache | loading it |\n\
              | --- | --- | --- | --- | --- | --- | --- | --- |\n",
         );
+        let steady = self.steady_p99_ms;
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            table,
-            "| none | 0 | | {:.2} ms | | | | |",
-            self.steady_p99_ms
-        );
+        let _ = writeln!(table, "| none | 0 | | {steady:.2} ms | | | | |");
         for seen in &self.swapped {
-            let _ = writeln!(
-                table,
-                "| {} | {} | {} | {:.2} ms | {:.1} | {} | {} | {} |",
-                seen.language,
-                seen.swaps(),
-                seen.delivered,
-                seen.p99_ms,
-                seen.p99_ms / self.steady_p99_ms,
-                milliseconds(Some(median(&seen.compiled_ms))),
+            let Swapped {
+                language,
+                p99_ms,
+                delivered,
+                ..
+            } = seen;
+            let (swaps, times) = (seen.swaps(), p99_ms / steady);
+            let compiled = milliseconds(Some(median(&seen.compiled_ms)));
+            let (cached, load) = (
                 milliseconds(seen.cached_ms),
                 milliseconds(seen.cached_load_ms),
+            );
+            let _ = writeln!(
+                table,
+                "| {language} | {swaps} | {delivered} | {p99_ms:.2} ms | {times:.1} | {compiled} | {cached} | {load} |"
             );
         }
         table

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::node::{Node, Served};
 use super::signalbox::Signalbox;
-use super::{Steps, Stopped, journey, succeeded};
+use super::{Steps, journey};
 use crate::builds;
 use crate::workspace::Workspace;
 
@@ -29,11 +29,11 @@ pub(super) fn run(
     workspace: &Workspace,
     language: &str,
     steps: &mut Steps,
-) -> Result<(), Stopped> {
+) -> anyhow::Result<()> {
     let name = format!("conformance-{language}");
     let folder = signalbox.folder(&name);
     let sources = workspace.root().join(FOLDER);
-    succeeded(signalbox.new_project(&name, language))?;
+    signalbox.new_project(&name, language)?;
     copy(&sources.join(language), &folder)?;
     share(&signalbox.folder(&journey::name(language)), &folder)?;
     fs::write(
@@ -41,16 +41,12 @@ pub(super) fn run(
         written_out(cases(&sources, language)?)?,
     )
     .context("the cases")?;
-    steps.step(BUILD, || {
-        succeeded(signalbox.run(&folder, &["plugin", "build"]))
-    })?;
+    steps.step(BUILD, || signalbox.run(&folder, &["plugin", "build"]))?;
     steps.step("conformance", || {
-        succeeded(signalbox.run(&folder, &["plugin", "test"]))
+        signalbox.run(&folder, &["plugin", "test"])
     })?;
     let component = folder.join("dist").join(format!("{name}.wasm"));
-    steps.step("handover", || {
-        keeps_memory(signalbox, &name, &component).map_err(Stopped::Failed)
-    })
+    steps.step("handover", || keeps_memory(signalbox, &name, &component))
 }
 
 /// Replaces the plugin while it has a single instance, which counts messages in its memory, and checks that the count
@@ -102,22 +98,26 @@ fn cases(folder: &Path, language: &str) -> anyhow::Result<Value> {
 }
 
 fn expand(value: &mut Value) {
-    if let Some([text, times]) = value
-        .get("$repeat")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-    {
-        let times = times.as_u64().and_then(|times| usize::try_from(times).ok());
-        *value = text
-            .as_str()
-            .unwrap_or_default()
-            .repeat(times.unwrap_or_default())
-            .into();
+    replace_all(value, &mut |value| {
+        let [text, times] = value.get("$repeat")?.as_array()?.as_slice() else {
+            return None;
+        };
+        let times = usize::try_from(times.as_u64()?).ok()?;
+        Some(text.as_str()?.repeat(times).into())
+    });
+}
+
+/// Replaces each value in `value` for which `new` returns another one.
+fn replace_all(value: &mut Value, new: &mut impl FnMut(&Value) -> Option<Value>) {
+    if let Some(new) = new(value) {
+        *value = new;
         return;
     }
     match value {
-        Value::Array(items) => items.iter_mut().for_each(expand),
-        Value::Object(fields) => fields.values_mut().for_each(expand),
+        Value::Array(items) => items.iter_mut().for_each(|item| replace_all(item, new)),
+        Value::Object(fields) => fields
+            .values_mut()
+            .for_each(|field| replace_all(field, new)),
         _ => {}
     }
 }
@@ -125,8 +125,14 @@ fn expand(value: &mut Value) {
 /// Returns the text of a file of cases. JSON that no library would write is given as `{"$raw":"…"}`, or as a list of
 /// parts, some of which may repeat.
 fn written_out(mut cases: Value) -> anyhow::Result<String> {
-    let mut raw = Vec::new();
-    take_raw(&mut cases, &mut raw);
+    let mut raw: Vec<String> = Vec::new();
+    replace_all(&mut cases, &mut |value| {
+        raw.push(match value.get("$raw")? {
+            Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect(),
+            whole => whole.as_str().unwrap_or_default().to_owned(),
+        });
+        Some(raw_marker(raw.len() - 1).into())
+    });
     let mut text = cases.to_string();
     for (number, json) in raw.iter().enumerate() {
         let place = format!("\"{}\"", raw_marker(number));
@@ -138,24 +144,6 @@ fn written_out(mut cases: Value) -> anyhow::Result<String> {
 
 fn raw_marker(number: usize) -> String {
     format!("$raw {number}$")
-}
-
-/// Replaces the raw parts with markers, and collects them in `raw`.
-fn take_raw(value: &mut Value, raw: &mut Vec<String>) {
-    if let Some(parts) = value.get("$raw") {
-        let parts = match parts {
-            Value::Array(parts) => parts.iter().filter_map(Value::as_str).collect(),
-            whole => whole.as_str().unwrap_or_default().to_owned(),
-        };
-        *value = raw_marker(raw.len()).into();
-        raw.push(parts);
-        return;
-    }
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| take_raw(item, raw)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| take_raw(field, raw)),
-        _ => {}
-    }
 }
 
 /// Lets a project use the packages that package managers have installed in another one: they are the same, and

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::Steps;
 use super::signalbox::Signalbox;
-use super::{Steps, Stopped, succeeded};
 use crate::plugins;
 use crate::steps::run_program;
 use crate::workspace::Workspace;
@@ -26,7 +26,7 @@ pub(super) fn run(
     workspace: &Workspace,
     language: &str,
     steps: &mut Steps,
-) -> Result<(), Stopped> {
+) -> anyhow::Result<()> {
     let folder = |name: &str| -> PathBuf { workspace.root().join("examples").join(name) };
     if language == "rust" {
         steps.step("example", || {
@@ -34,13 +34,13 @@ pub(super) fn run(
             let component = workspace.plugins_dir().join(format!("{RUST_EXAMPLE}.wasm"));
             let component = component.to_string_lossy();
             let words = ["plugin", "test", &component, "--events", "cases.json"];
-            succeeded(signalbox.run(&folder(RUST_EXAMPLE), &words))
+            signalbox.run(&folder(RUST_EXAMPLE), &words)
         })?;
     }
     for (_, name, config) in EXAMPLES.iter().filter(|(of, ..)| *of == language) {
         steps.step("example", || {
-            succeeded(signalbox.run(&folder(name), &["plugin", "build", "--config-text", config]))?;
-            succeeded(signalbox.run(&folder(name), &["plugin", "test"]))
+            signalbox.run(&folder(name), &["plugin", "build", "--config-text", config])?;
+            signalbox.run(&folder(name), &["plugin", "test"])
         })?;
     }
     if language == "go" {
@@ -49,7 +49,7 @@ pub(super) fn run(
             let mut go = Command::new("go");
             go.args(["test", "./internal/strictjson"])
                 .current_dir(workspace.root().join("sdk/go"));
-            run_program(&mut go).map_err(Stopped::Failed)
+            run_program(&mut go)
         })?;
     }
     Ok(())

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
+use super::Steps;
 use super::signalbox::Signalbox;
-use super::{Steps, Stopped};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -29,14 +29,14 @@ pub(super) fn run(
     workspace: &Workspace,
     language: &str,
     steps: &mut Steps,
-) -> Result<(), Stopped> {
+) -> anyhow::Result<()> {
     let folder = signalbox.folder(&format!("conformance-{language}"));
     let fence = match language {
         "typescript" => "ts",
         "python" => "python",
         _ => return Ok(()),
     };
-    let checked = || -> anyhow::Result<()> {
+    steps.step("guide", || {
         let mut found = Vec::new();
         for page in PAGES {
             let text = fs::read_to_string(workspace.root().join(page)).context(page)?;
@@ -60,28 +60,18 @@ pub(super) fn run(
                     app += &format!("\nimport guide{number}\n");
                 }
                 fs::write(folder.join("app.py"), app)?;
-                super::succeeded(signalbox.run(&folder, &["plugin", "build"])).map_err(|stopped| {
-                    match stopped {
-                        Stopped::Missing(tool) => anyhow::anyhow!(tool),
-                        Stopped::Failed(error) => error,
-                    }
-                })
+                signalbox.run(&folder, &["plugin", "build"])
             }
         }
-    };
-    steps.step("guide", || checked().map_err(Stopped::Failed))
+    })
 }
 
 /// Returns the texts between fences of this language.
 fn snippets(page: &str, fence: &str) -> Vec<String> {
     let opening = format!("```{fence}\n");
     let parts = page.split(&opening).skip(1);
-    parts
-        .filter_map(|part| {
-            part.split_once("```")
-                .map(|(snippet, _)| snippet.to_owned())
-        })
-        .collect()
+    let snippets = parts.filter_map(|part| part.split_once("```"));
+    snippets.map(|(snippet, _)| snippet.to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -111,32 +101,21 @@ mod tests {
     #[test]
     fn examples_in_rust_are_only_in_the_page_that_the_sdk_tests() {
         for page in PAGES {
-            let examples = snippets(&read(page), "rust");
-            assert_eq!(
-                examples.is_empty(),
-                page != "docs/plugins/rust.md",
-                "{page}"
-            );
+            let has_none = snippets(&read(page), "rust").is_empty();
+            assert_eq!(has_none, page != "docs/plugins/rust.md", "{page}");
         }
     }
 
     #[test]
     fn examples_in_go_and_c_are_excerpts_of_plugins_that_the_tests_build() {
-        let languages: [(&str, &[&str]); 2] = [
-            (
-                "go",
-                &[
-                    "sdk/templates/go/main.go",
-                    "sdk/conformance/go/main.go",
-                    "examples/presence/main.go",
-                ],
-            ),
-            (
-                "c",
-                &["sdk/templates/c/plugin.c", "sdk/conformance/c/plugin.c"],
-            ),
+        let go = [
+            "sdk/templates/go",
+            "sdk/conformance/go",
+            "examples/presence",
         ];
-        for (fence, plugins) in languages {
+        let go = go.map(|folder| format!("{folder}/main.go"));
+        let c = ["templates", "conformance"].map(|kind| format!("sdk/{kind}/c/plugin.c"));
+        for (fence, plugins) in [("go", go.as_slice()), ("c", &c)] {
             let sources: String = plugins.iter().map(|plugin| read(plugin)).collect();
             for page in PAGES {
                 for example in snippets(&read(page), fence) {

@@ -4,13 +4,13 @@
 use anyhow::ensure;
 use serde_json::{Value, json};
 
+use super::Steps;
 use super::client::Client;
 use super::node::{Node, Served};
 use super::signalbox::{PUSH_TIME_MAX, Signalbox};
-use super::{Steps, Stopped, succeeded};
 
 /// Runs all steps in `language`.
-pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> Result<(), Stopped> {
+pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> anyhow::Result<()> {
     let name = name(language);
     let folder = signalbox.folder(&name);
     let served = Served {
@@ -24,16 +24,12 @@ pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> R
     let note = json!({"type": "note", "payload": "see you :)", "receiverId": "ann"});
     expect(&client.ask(&note, "note")?, "see you :)")?;
 
-    steps.step("new", || succeeded(signalbox.new_project(&name, language)))?;
-    steps.step("build", || {
-        succeeded(signalbox.run(&folder, &["plugin", "build"]))
-    })?;
-    steps.step("test", || {
-        succeeded(signalbox.run(&folder, &["plugin", "test"]))
-    })?;
+    steps.step("new", || signalbox.new_project(&name, language))?;
+    steps.step("build", || signalbox.run(&folder, &["plugin", "build"]))?;
+    steps.step("test", || signalbox.run(&folder, &["plugin", "test"]))?;
     steps.step("push", || {
         let push = ["plugin", "push", "--timeout", PUSH_TIME_MAX];
-        succeeded(signalbox.run_with(&folder, &push, &node.access()))
+        signalbox.run_with(&folder, &push, &node.access())
     })?;
     steps.step("messages", || {
         expect(&client.ask(&note, "note")?, "see you 🙂")?;
@@ -52,13 +48,10 @@ pub(super) fn name(language: &str) -> String {
     format!("demo-{language}")
 }
 
-fn expect(found: &Value, expected: &str) -> Result<(), Stopped> {
-    let compared = || {
-        ensure!(
-            found == expected,
-            "a message came out as {found}, and should be {expected:?}"
-        );
-        Ok(())
-    };
-    compared().map_err(Stopped::Failed)
+fn expect(found: &Value, expected: &str) -> anyhow::Result<()> {
+    ensure!(
+        found == expected,
+        "a message came out as {found}, and should be {expected:?}"
+    );
+    Ok(())
 }

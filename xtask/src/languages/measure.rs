@@ -1,16 +1,15 @@
 //! `cargo xtask bench --languages`: measures the cost of a plugin in each language. The plugin is that of the template,
 //! which does the same in each.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::chain::{self, Effort};
-use super::signalbox::Signalbox;
-use super::{LANGUAGES, Stopped, journey, succeeded};
+use super::signalbox::{Missing, Signalbox};
+use super::{LANGUAGES, journey};
 use crate::temp::TempDir;
 
 /// Number of reports for each component; the medians count.
@@ -53,8 +52,8 @@ pub(crate) fn measure(program: &Path, load: &Path) -> anyhow::Result<()> {
                 measured.push((*language).to_owned());
                 figures.line()
             }
-            Err(Stopped::Missing(tool)) => format!("| {language} | SKIPPED: {tool} |"),
-            Err(Stopped::Failed(error)) => return Err(error.context(*language)),
+            Err(error) if error.is::<Missing>() => format!("| {language} | SKIPPED: {error} |"),
+            Err(error) => return Err(error.context(*language)),
         };
         table.push_str(&line);
         table.push('\n');
@@ -66,11 +65,11 @@ pub(crate) fn measure(program: &Path, load: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn of(signalbox: &Signalbox, language: &'static str) -> Result<Figures, Stopped> {
+fn of(signalbox: &Signalbox, language: &'static str) -> anyhow::Result<Figures> {
     let name = journey::name(language);
-    succeeded(signalbox.new_project(&name, language))?;
+    signalbox.new_project(&name, language)?;
     let folder = signalbox.folder(&name);
-    succeeded(signalbox.run(&folder, &["plugin", "build"]))?;
+    signalbox.run(&folder, &["plugin", "build"])?;
     let component = format!("dist/{name}.wasm");
     let mut reports = Vec::new();
     for _ in 0..ROUNDS {
@@ -105,29 +104,26 @@ fn report(signalbox: &Signalbox, folder: &Path, component: &str) -> anyhow::Resu
     let output = command
         .args(["plugin", "check", component, "--json"])
         .output()?;
-    if !output.status.success() {
-        bail!(
-            "{component} is not admitted: {}",
-            String::from_utf8_lossy(&output.stdout)
-        );
-    }
+    ensure!(
+        output.status.success(),
+        "{component} is not admitted: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     serde_json::from_slice(&output.stdout).context("plugin check --json printed no JSON")
 }
 
 impl Figures {
     fn line(&self) -> String {
-        let mut line = format!("| {} | {} ", self.language, size(self.bytes));
-        // Writing to a String cannot fail.
-        let _ = write!(
-            line,
-            "| {:.0} ms | {:.2} ms | {} | {:.1} µs | {:.1} µs |",
+        format!(
+            "| {} | {} | {:.0} ms | {:.2} ms | {} | {:.1} µs | {:.1} µs |",
+            self.language,
+            size(self.bytes),
             self.compile_ms,
             self.instantiate_ms,
             size(self.memory),
             self.idle_us,
             self.reply_us
-        );
-        line
+        )
     }
 }
 

@@ -19,14 +19,14 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::ensure;
 
+pub(crate) use crate::cluster::child::server_address;
 use crate::temp::TempDir;
 use crate::workspace::Workspace;
 use chain::Effort;
 pub(crate) use measure::measure;
-pub(crate) use node::server_address;
-use signalbox::{Ended, Signalbox};
+use signalbox::{Missing, Signalbox};
 
 /// The languages that `signalbox plugin new` knows; those that build fast come first.
 const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
@@ -38,47 +38,20 @@ const CHAIN: Effort = Effort {
     swaps: 2,
 };
 
-/// The result for a language.
-enum Outcome {
-    Passed(Vec<Step>),
-    /// Names the missing tool, and how to get it.
-    Skipped(String),
-    Failed(anyhow::Error),
-}
-
-/// A completed step, and how long it took.
-struct Step {
-    name: &'static str,
-    took: Duration,
-}
-
-/// The steps that were completed before something was missing or failed.
+/// The steps that a language has completed, each with the time that it took.
 #[derive(Default)]
-struct Steps(Vec<Step>);
-
-/// Why a language did not complete all steps.
-enum Stopped {
-    Missing(String),
-    Failed(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Stopped {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
-    }
-}
+struct Steps(Vec<(&'static str, Duration)>);
 
 impl Steps {
-    fn step<T>(
+    fn step(
         &mut self,
         name: &'static str,
-        work: impl FnOnce() -> Result<T, Stopped>,
-    ) -> Result<T, Stopped> {
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let done = work()?;
-        let took = begun.elapsed();
-        self.0.push(Step { name, took });
-        Ok(done)
+        work()?;
+        self.0.push((name, begun.elapsed()));
+        Ok(())
     }
 }
 
@@ -89,12 +62,10 @@ pub(crate) fn test(
     load: &Path,
     chosen: &[String],
 ) -> anyhow::Result<()> {
-    if let Some(unknown) = chosen
-        .iter()
-        .find(|name| !LANGUAGES.contains(&name.as_str()))
-    {
-        bail!(
-            "{unknown} is none of the languages: {}",
+    for name in chosen {
+        ensure!(
+            LANGUAGES.contains(&name.as_str()),
+            "{name} is none of the languages: {}",
             LANGUAGES.join(", ")
         );
     }
@@ -110,43 +81,36 @@ pub(crate) fn test(
         outcome
     });
     println!("{}", summary(&outcomes).trim_end());
-    let passed = |(name, outcome): &(&str, Outcome)| {
-        matches!(outcome, Outcome::Passed(_)).then(|| (*name).to_owned())
-    };
-    let passed: Vec<_> = outcomes.iter().filter_map(passed).collect();
+    let passed = outcomes.iter().filter(|(_, outcome)| outcome.is_ok());
+    let passed: Vec<_> = passed.map(|(name, _)| (*name).to_owned()).collect();
     if passed.len() > 1 {
         eprintln!("== {} in a row", passed.join(", "));
         let seen = chain::run(&signalbox, load, &passed, &CHAIN)?;
         println!("  ok      {}", seen.summary());
     }
-    let failed = |(name, outcome): &(&'static str, Outcome)| {
-        matches!(outcome, Outcome::Failed(_)).then_some(*name)
-    };
-    let failed: Vec<_> = outcomes.iter().filter_map(failed).collect();
-    if !failed.is_empty() {
-        bail!(
-            "{} of {} languages failed: {}",
-            failed.len(),
-            outcomes.len(),
-            failed.join(", ")
-        );
-    }
+    let has_failed =
+        |outcome: &anyhow::Result<_>| outcome.as_ref().is_err_and(|error| !error.is::<Missing>());
+    let failed = outcomes.iter().filter(|(_, outcome)| has_failed(outcome));
+    let failed: Vec<_> = failed.map(|(name, _)| *name).collect();
+    ensure!(
+        failed.is_empty(),
+        "{} of {} languages failed: {}",
+        failed.len(),
+        outcomes.len(),
+        failed.join(", ")
+    );
     Ok(())
 }
 
 /// Runs everything for one language.
-fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &'static str) -> Outcome {
+fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &str) -> anyhow::Result<Steps> {
     let mut steps = Steps::default();
-    let tried = journey::run(signalbox, language, &mut steps)
-        .and_then(|()| conformance::run(signalbox, workspace, language, &mut steps))
-        .and_then(|()| guide::run(signalbox, workspace, language, &mut steps))
-        .and_then(|()| mistakes::run(signalbox, language, &mut steps))
-        .and_then(|()| examples::run(signalbox, workspace, language, &mut steps));
-    match tried {
-        Ok(()) => Outcome::Passed(steps.0),
-        Err(Stopped::Missing(tool)) => Outcome::Skipped(tool),
-        Err(Stopped::Failed(error)) => Outcome::Failed(error),
-    }
+    journey::run(signalbox, language, &mut steps)?;
+    conformance::run(signalbox, workspace, language, &mut steps)?;
+    guide::run(signalbox, workspace, language, &mut steps)?;
+    mistakes::run(signalbox, language, &mut steps)?;
+    examples::run(signalbox, workspace, language, &mut steps)?;
+    Ok(steps)
 }
 
 /// Calls `work` with each of `items`, two at a time and beginning with the last ones, which take longest. Returns the
@@ -169,40 +133,27 @@ fn at_once<T: Send>(
 }
 
 /// Returns one line for each language.
-fn summary(outcomes: &[(&str, Outcome)]) -> String {
-    let mut lines = String::new();
-    for (language, outcome) in outcomes {
-        let line = match outcome {
-            Outcome::Passed(steps) => {
-                let journey = steps
-                    .iter()
-                    .take_while(|step| step.name != conformance::BUILD);
-                let sum: Duration = journey.map(|step| step.took).sum();
-                let steps: Vec<_> = steps
-                    .iter()
-                    .map(|step| format!("{} {:.1}", step.name, step.took.as_secs_f64()))
-                    .collect();
-                format!(
-                    "  ok      {language:<11} live after {:.1} s ({} s)\n",
-                    sum.as_secs_f64(),
-                    steps.join(", ")
-                )
-            }
-            Outcome::Skipped(tool) => format!("  SKIPPED {language:<11} {tool}\n"),
-            Outcome::Failed(error) => format!("  FAILED  {language:<11} {error:#}\n"),
-        };
-        lines.push_str(&line);
-    }
-    lines
-}
-
-/// Converts the result of a `signalbox` command that had to succeed.
-fn succeeded(ended: anyhow::Result<Ended>) -> Result<(), Stopped> {
-    match ended? {
-        Ended::Well => Ok(()),
-        Ended::Missing(tool) => Err(Stopped::Missing(tool)),
-        Ended::Badly(error) => Err(Stopped::Failed(error)),
-    }
+fn summary(outcomes: &[(&str, anyhow::Result<Steps>)]) -> String {
+    let line = |(language, outcome): &(&str, anyhow::Result<Steps>)| match outcome {
+        Ok(Steps(steps)) => {
+            let journey = steps
+                .iter()
+                .take_while(|(name, _)| *name != conformance::BUILD);
+            let sum: Duration = journey.map(|(_, took)| took).sum();
+            let took = |(name, took): &(_, Duration)| format!("{name} {:.1}", took.as_secs_f64());
+            let (sum, steps) = (
+                sum.as_secs_f64(),
+                steps.iter().map(took).collect::<Vec<_>>(),
+            );
+            format!(
+                "  ok      {language:<11} live after {sum:.1} s ({} s)\n",
+                steps.join(", ")
+            )
+        }
+        Err(error) if error.is::<Missing>() => format!("  SKIPPED {language:<11} {error}\n"),
+        Err(error) => format!("  FAILED  {language:<11} {error:#}\n"),
+    };
+    outcomes.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -211,24 +162,13 @@ mod tests {
 
     #[test]
     fn a_language_without_its_tools_is_skipped_and_never_passed() {
-        let step = |name, seconds| Step {
-            name,
-            took: Duration::from_secs(seconds),
-        };
+        let steps = [("new", 1), ("build", 2), (conformance::BUILD, 9)];
+        let steps = steps.map(|(name, seconds)| (name, Duration::from_secs(seconds)));
+        let missing = Missing("make is missing: install it".to_owned());
         let text = summary(&[
-            (
-                "go",
-                Outcome::Passed(vec![
-                    step("new", 1),
-                    step("build", 2),
-                    step(conformance::BUILD, 9),
-                ]),
-            ),
-            (
-                "c",
-                Outcome::Skipped("make is missing: install it".to_owned()),
-            ),
-            ("rust", Outcome::Failed(anyhow::anyhow!("no"))),
+            ("go", Ok(Steps(steps.to_vec()))),
+            ("c", Err(missing.into())),
+            ("rust", Err(anyhow::anyhow!("no"))),
         ]);
         let lines: Vec<_> = text.lines().collect();
         assert!(

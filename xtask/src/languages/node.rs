@@ -4,15 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::signalbox::{ADMIN_KEY, PUSH_TIME_MAX, Signalbox};
-use crate::cluster::child::{Child, Event};
-
-/// Time limit for a server to listen, on a busy machine.
-const START_TIME_MAX: Duration = Duration::from_secs(180);
+use crate::cluster::child::{Child, Event, server_address, wait_for_line};
 
 /// Time limit for a line that must come.
 const LINE_TIME_MAX: Duration = Duration::from_secs(120);
@@ -82,16 +79,10 @@ impl Node {
 
     /// Waits for a line of its log that contains all of `parts`.
     pub(super) fn wait_for_line(&self, parts: &[&str]) -> anyhow::Result<()> {
-        let end = Instant::now() + LINE_TIME_MAX;
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(event) = log.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            if let Event::Line { text, .. } = event
-                && parts.iter().all(|part| text.contains(part))
-            {
-                return Ok(());
-            }
-        }
-        bail!("no line of the server's log has {parts:?}")
+        let has_all = |line: &str, _| parts.iter().all(|part| line.contains(part)).then_some(());
+        wait_for_line(&log, LINE_TIME_MAX, has_all)
+            .with_context(|| format!("no line of the server's log has {parts:?}"))
     }
 }
 
@@ -102,9 +93,10 @@ fn entry(plugin: &str, served: &Served<'_>) -> String {
         single,
         ..
     } = served;
-    let instances = match single {
-        true => "instances = \"single\"\nhandover_time_max = \"10s\"\n",
-        false => "",
+    let instances = if *single {
+        "instances = \"single\"\nhandover_time_max = \"10s\"\n"
+    } else {
+        ""
     };
     format!(
         r#"
@@ -118,24 +110,4 @@ call_time_max = "25s"
 compile_time_max = "{PUSH_TIME_MAX}"
 {instances}"#
     )
-}
-
-/// Reads the address that the server listens on from its log.
-pub(crate) fn server_address(log: &Receiver<Event>) -> anyhow::Result<SocketAddr> {
-    let end = Instant::now() + START_TIME_MAX;
-    let mut said = String::new();
-    while let Ok(event) = log.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        let Event::Line { text, .. } = event else {
-            continue;
-        };
-        if let Some((_, address)) = text.split_once("listening on ") {
-            let address = address.split(['"', ' ']).next().unwrap_or_default();
-            return address
-                .parse()
-                .with_context(|| format!("no address: {text}"));
-        }
-        said += &text;
-        said.push('\n');
-    }
-    bail!("the server does not listen:\n{said}")
 }

@@ -1,10 +1,12 @@
 //! The program under test, called as a user calls it at a terminal.
 
 use std::env;
+use std::error::Error;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 /// The exit code of `signalbox plugin build` if a tool is missing on this machine.
@@ -29,13 +31,17 @@ pub(super) struct Signalbox {
     folder: PathBuf,
 }
 
-/// How a command ended.
-pub(super) enum Ended {
-    Well,
-    /// Names what is missing on this machine, in one line.
-    Missing(String),
-    Badly(anyhow::Error),
+/// A tool that is missing on this machine, and how to get it, in one line.
+#[derive(Debug)]
+pub(super) struct Missing(pub(super) String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
+
+impl Error for Missing {}
 
 impl Signalbox {
     pub(super) fn new(program: &Path, folder: &Path) -> Self {
@@ -78,12 +84,12 @@ impl Signalbox {
     }
 
     /// Creates a project.
-    pub(super) fn new_project(&self, name: &str, language: &str) -> anyhow::Result<Ended> {
+    pub(super) fn new_project(&self, name: &str, language: &str) -> anyhow::Result<()> {
         self.run(&self.folder, &["plugin", "new", name, "--lang", language])
     }
 
-    /// Runs a command of a project to its end. Its output is shown if it fails.
-    pub(super) fn run(&self, folder: &Path, words: &[&str]) -> anyhow::Result<Ended> {
+    /// Runs a command of a project to its end. Its output is shown if it fails. The error is [`Missing`] if a tool is.
+    pub(super) fn run(&self, folder: &Path, words: &[&str]) -> anyhow::Result<()> {
         self.run_with(folder, words, &[])
     }
 
@@ -93,33 +99,32 @@ impl Signalbox {
         folder: &Path,
         words: &[&str],
         variables: &[(&str, &str)],
-    ) -> anyhow::Result<Ended> {
-        let shown = words.join(" ");
+    ) -> anyhow::Result<()> {
         let output = self.output(folder, words, variables)?;
         let stderr = String::from_utf8_lossy(&output.stderr);
-        Ok(match output.status.code() {
-            Some(0) => Ended::Well,
+        match output.status.code() {
+            Some(0) => Ok(()),
             Some(EXIT_MISSING) => {
-                Ended::Missing(stderr.lines().last().unwrap_or_default().to_owned())
+                bail!(Missing(
+                    stderr.lines().last().unwrap_or_default().to_owned()
+                ))
             }
             _ => {
                 eprint!("{}{stderr}", String::from_utf8_lossy(&output.stdout));
-                Ended::Badly(anyhow!(
-                    "`signalbox {shown}` ended with {}; its output is above",
-                    output.status
-                ))
+                let (shown, status) = (words.join(" "), output.status);
+                bail!("`signalbox {shown}` ended with {status}; its output is above")
             }
-        })
+        }
     }
 
     /// Runs a command that must succeed and print JSON.
     pub(super) fn ask(&self, words: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Value> {
         let output = self.output(&self.folder, words, variables)?;
+        let said = [output.stdout.as_slice(), &output.stderr].concat();
         ensure!(
             output.status.success(),
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
+            "{}",
+            String::from_utf8_lossy(&said)
         );
         serde_json::from_slice(&output.stdout).context("it printed no JSON")
     }

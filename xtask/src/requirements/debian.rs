@@ -45,43 +45,30 @@ fn apt_get() -> Command {
     command
 }
 
-/// A policy that forbids starting services. An existing policy of the machine is left unchanged.
-struct Policy {
-    ours: Option<PathBuf>,
-}
+/// A policy that forbids starting services; `None` if the machine has one, which is left unchanged.
+struct Policy(Option<PathBuf>);
 
 impl Policy {
     fn forbid_starting(file: &Path) -> anyhow::Result<Self> {
-        let created = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o755)
-            .open(file);
-        match created {
-            Ok(mut opened) => {
-                let policy = Self {
-                    ours: Some(file.to_owned()),
-                };
-                opened
-                    .write_all(b"#!/bin/sh\nexit 101\n")
-                    .with_context(|| format!("cannot write {}", file.display()))?;
-                Ok(policy)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Self { ours: None }),
-            Err(error) => Err(error).with_context(|| format!("cannot create {}", file.display())),
-        }
+        let mut options = OpenOptions::new();
+        let mut opened = match options.write(true).create_new(true).mode(0o755).open(file) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Self(None)),
+            opened => opened.with_context(|| format!("cannot create {}", file.display()))?,
+        };
+        let policy = Self(Some(file.to_owned()));
+        let written = opened.write_all(b"#!/bin/sh\nexit 101\n");
+        written.with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(policy)
     }
 }
 
 impl Drop for Policy {
     fn drop(&mut self) {
-        if let Some(file) = &self.ours
+        if let Some(file) = &self.0
             && let Err(error) = fs::remove_file(file)
         {
-            eprintln!(
-                "{} keeps services from starting and cannot be removed: {error}",
-                file.display()
-            );
+            let file = file.display();
+            eprintln!("{file} keeps services from starting and cannot be removed: {error}");
         }
     }
 }
@@ -96,11 +83,8 @@ mod tests {
         let folder = TempDir::new("policy").expect("a temporary folder");
         let file = folder.path().join("policy-rc.d");
         let policy = Policy::forbid_starting(&file).expect("a policy");
-        let answer = Command::new("sh")
-            .arg(&file)
-            .status()
-            .expect("it can be run");
-        assert_eq!(answer.code(), Some(101));
+        let answer = Command::new("sh").arg(&file).status();
+        assert_eq!(answer.expect("it can be run").code(), Some(101));
         drop(policy);
         assert!(!file.exists());
     }

@@ -19,12 +19,10 @@ pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Resul
 /// Cargo's standard output and standard error go through one pipe, so that each line keeps its place.
 fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Result<()> {
     let (reader, writer) = io::pipe().context("no pipe for the output of cargo")?;
-    cargo.stdout(
-        writer
-            .try_clone()
-            .context("no pipe for the output of cargo")?,
-    );
-    cargo.stderr(writer);
+    let copy = writer
+        .try_clone()
+        .context("no pipe for the output of cargo")?;
+    cargo.stdout(copy).stderr(writer);
     let mut child = cargo.spawn().context("cannot run cargo; is it in PATH?")?;
     // This also closes the ends of the pipe that this process holds.
     drop(cargo);
@@ -47,11 +45,11 @@ fn run_into(out: impl Write, mut cargo: Command, failed: &mut Vec<String>) -> an
 fn show(mut lines: impl io::BufRead, mut out: impl Write) -> anyhow::Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut line = Vec::new();
-    while lines
-        .read_until(b'\n', &mut line)
-        .context("cannot read the output of cargo")?
-        > 0
-    {
+    let mut read = |line: &mut Vec<u8>| {
+        let read = lines.read_until(b'\n', line);
+        read.context("cannot read the output of cargo")
+    };
+    while read(&mut line)? > 0 {
         out.write_all(&line).context("cannot print")?;
         outcome.read(String::from_utf8_lossy(&line).trim_end());
         line.clear();
@@ -63,29 +61,31 @@ fn show(mut lines: impl io::BufRead, mut out: impl Write) -> anyhow::Result<Outc
 mod tests {
     use super::*;
 
+    /// Returns the output, the error and the failed tests of a script that stands for a cargo that fails.
+    fn run_script(script: &str) -> (String, String, Vec<String>) {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{script}; exit 101")]);
+        let (mut out, mut failed) = (Vec::new(), Vec::new());
+        let error = run_into(&mut out, shell, &mut failed).expect_err("it failed");
+        let shown = String::from_utf8(out).expect("text");
+        (shown, error.to_string(), failed)
+    }
+
     #[test]
     fn what_cargo_runs_is_shown_and_what_failed_is_returned() {
-        let mut shell = Command::new("sh");
-        shell.args([
-            "-c",
+        let (shown, error, failed) = run_script(
             "echo '  Running tests/a.rs (target/debug/deps/a-1)' >&2; echo failures:; echo '    t'; \
-             echo 'test result: FAILED. 0 passed; 1 failed'; exit 101",
-        ]);
-        let (mut out, mut failed) = (Vec::new(), Vec::new());
-        let error = run_into(&mut out, shell, &mut failed).expect_err("a test failed");
-        let shown = String::from_utf8(out).expect("text");
+             echo 'test result: FAILED. 0 passed; 1 failed'",
+        );
         assert_eq!(shown.lines().count(), 4, "{shown}");
-        assert!(error.to_string().contains("1 failed"), "{error}");
+        assert!(error.contains("1 failed"), "{error}");
         assert_eq!(failed, ["a (tests/a.rs): t"]);
     }
 
     #[test]
     fn a_build_that_fails_is_an_error_without_names() {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "echo 'error: could not compile'; exit 101"]);
-        let (mut out, mut failed) = (Vec::new(), Vec::new());
-        let error = run_into(&mut out, shell, &mut failed).expect_err("it failed");
-        assert!(error.to_string().contains("before a test did"), "{error}");
+        let (_, error, failed) = run_script("echo 'error: could not compile'");
+        assert!(error.contains("before a test did"), "{error}");
         assert!(failed.is_empty());
     }
 }

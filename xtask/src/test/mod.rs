@@ -156,21 +156,15 @@ fn test(
     // Uses the server that the tests have built, and runs while nothing else is compiled.
     if is_all || args.languages {
         steps.step(format!("languages{suffix}"), &[TARGET, BUILD], || {
-            test_languages(workspace, &args.language).inspect_err(|error| {
-                failed_now.push(format!("languages: {error:#}"));
-            })
+            let tested = test_languages(workspace, &args.language);
+            tested.inspect_err(|error| failed_now.push(format!("languages: {error:#}")))
         });
     }
     if is_all || args.clients.clients {
-        let needed: &[&str] = if args.clients.server.is_none() {
-            &[BUILD]
-        } else {
-            &[]
-        };
+        let needed: &[&str] = args.clients.server.as_ref().map_or(&[BUILD], |_| &[]);
         steps.step(format!("clients{suffix}"), needed, || {
-            test_clients(workspace, &args.clients).inspect_err(|error| {
-                failed_now.push(format!("clients: {error:#}"));
-            })
+            let tested = test_clients(workspace, &args.clients);
+            tested.inspect_err(|error| failed_now.push(format!("clients: {error:#}")))
         });
     }
     let run = run.map_or_else(String::new, |run| format!("run {run}: "));
@@ -189,12 +183,8 @@ fn cores() -> anyhow::Result<usize> {
 
 fn test_languages(workspace: &Workspace, chosen: &[String]) -> anyhow::Result<()> {
     let program = |name| workspace.program("debug", name);
-    languages::test(
-        workspace,
-        &program("signalbox"),
-        &program("signalbox-bench"),
-        chosen,
-    )
+    let (server, load) = (program("signalbox"), program("signalbox-bench"));
+    languages::test(workspace, &server, &load, chosen)
 }
 
 fn test_clients(workspace: &Workspace, args: &ClientsArgs) -> anyhow::Result<()> {
@@ -213,9 +203,7 @@ fn summary(steps: &Steps, failed: &[String]) -> String {
     let mut text = steps.summary();
     if !failed.is_empty() {
         text.push_str("failed:\n");
-        for name in failed {
-            text.push_str(&format!("  {name}\n"));
-        }
+        text.extend(failed.iter().map(|name| format!("  {name}\n")));
     }
     text
 }
@@ -233,21 +221,10 @@ mod tests {
             libtest_args: vec!["--nocapture".to_owned()],
             ..TestArgs::default()
         };
-        assert_eq!(
-            args.cargo_args(),
-            [
-                "test",
-                "--workspace",
-                "--no-fail-fast",
-                "swap",
-                "--",
-                "--nocapture"
-            ]
-        );
-        assert_eq!(
-            TestArgs::default().cargo_args(),
-            ["test", "--workspace", "--no-fail-fast"]
-        );
+        let without = ["test", "--workspace", "--no-fail-fast"];
+        let with = [&without[..], &["swap", "--", "--nocapture"]].concat();
+        assert_eq!(args.cargo_args(), with);
+        assert_eq!(TestArgs::default().cargo_args(), without);
     }
 
     #[test]

@@ -44,19 +44,11 @@ impl Outcome {
     }
 
     fn end_program(&mut self) {
-        let Some(program) = self.current.take() else {
-            return;
-        };
-        let name = program.name;
-        match program.result {
-            Some(tests) => {
-                let tests = tests.into_iter().map(|test| format!("{name}: {test}"));
-                self.failed.extend(tests);
-            }
-            None => {
-                self.failed
-                    .insert(format!("{name}: it ended without a result"));
-            }
+        if let Some(Program { name, result, .. }) = self.current.take() {
+            let crashed = || vec!["it ended without a result".to_owned()];
+            let tests = result.unwrap_or_else(crashed).into_iter();
+            self.failed
+                .extend(tests.map(|test| format!("{name}: {test}")));
         }
     }
 }
@@ -93,9 +85,8 @@ fn started(line: &str) -> Option<String> {
     let (folder, file) = program.rsplit_once(['/', '\\'])?;
     let (name, _) = file.rsplit_once('-')?;
     let source = source.strip_prefix("unittests ").unwrap_or(source);
-    folder
-        .ends_with("deps")
-        .then(|| format!("{name} ({source})"))
+    let is_built = folder.ends_with("deps");
+    is_built.then(|| format!("{name} ({source})"))
 }
 
 fn without_colours(line: &str) -> String {
@@ -113,15 +104,15 @@ fn without_colours(line: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Outcome {
+    fn failed(text: &str) -> Vec<String> {
         let mut outcome = Outcome::default();
         text.lines().for_each(|line| outcome.read(line));
-        outcome
+        outcome.failed()
     }
 
     #[test]
     fn failed_tests_are_named_with_their_program() {
-        let mut outcome = read(
+        let failed = failed(
             "
 \u{1b}[1m\u{1b}[92m     Running\u{1b}[0m unittests src/lib.rs (target/debug/deps/signalbox-0a1b)
 running 2 tests
@@ -165,7 +156,7 @@ error: 2 targets failed:
 ",
         );
         assert_eq!(
-            outcome.failed(),
+            failed,
             [
                 "documentation of signalbox: host/src/config.rs - config::Config (line 7)",
                 "it (tests/it/main.rs): swap::slow",
@@ -176,7 +167,7 @@ error: 2 targets failed:
 
     #[test]
     fn a_program_that_crashes_is_named() {
-        let mut outcome = read(
+        let failed = failed(
             "
      Running tests/it/main.rs (target/debug/deps/it-77)
 running 3 tests
@@ -186,15 +177,12 @@ error: test failed, to rerun pass `-p signalbox --test it`
 test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
 ",
         );
-        assert_eq!(
-            outcome.failed(),
-            ["it (tests/it/main.rs): it ended without a result"]
-        );
+        assert_eq!(failed, ["it (tests/it/main.rs): it ended without a result"]);
     }
 
     #[test]
     fn what_a_failed_test_printed_names_no_failures() {
-        let mut outcome = read(
+        let failed = failed(
             "
      Running tests/it/main.rs (target/debug/deps/it-77)
 failures:
@@ -210,6 +198,6 @@ failures:
 test result: FAILED. 7 passed; 1 failed; 0 ignored
 ",
         );
-        assert_eq!(outcome.failed(), ["it (tests/it/main.rs): cli::nested"]);
+        assert_eq!(failed, ["it (tests/it/main.rs): cli::nested"]);
     }
 }

@@ -1,15 +1,10 @@
 //! The failures of nodes and of Redis.
 
-use std::time::Duration;
-
 use tokio::time::sleep;
 
 use super::figures::EventKind;
 use super::room::Room;
-use crate::soak::processes::{Node, Redis};
-
-/// How long Redis is down.
-const REDIS_AWAY: Duration = Duration::from_secs(2);
+use crate::soak::processes::{Node, REDIS_AWAY, Redis};
 
 /// Makes the failures in turn.
 #[derive(Debug, Default)]
@@ -26,13 +21,13 @@ impl Failures {
         redis: &mut Redis,
         rooms: &mut [Room],
     ) -> anyhow::Result<EventKind> {
-        let victim = self.round / 4 % nodes.len();
-        let kind = [
+        const TURNS: [EventKind; 4] = [
             EventKind::Drain,
             EventKind::RedisRestart,
             EventKind::Kill,
             EventKind::RedisLoss,
-        ][self.round % 4];
+        ];
+        let (victim, kind) = (self.round / 4 % nodes.len(), TURNS[self.round % 4]);
         self.round += 1;
         match kind {
             EventKind::Drain => {
@@ -44,11 +39,7 @@ impl Failures {
                 rooms.iter_mut().for_each(|room| room.give_up(victim));
             }
             _ => {
-                if kind == EventKind::RedisRestart {
-                    redis.end().await?;
-                } else {
-                    redis.kill()?;
-                }
+                redis.stop(kind == EventKind::RedisRestart).await?;
                 let events = rooms.iter_mut().map(Room::event);
                 futures_util::future::join_all(events).await;
                 sleep(REDIS_AWAY).await;

@@ -102,23 +102,23 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<34} {:>6} {:>8} {:>8} {:>8} {:>5} {:>12}",
-            "event", "events", "p50 ms", "p99 ms", "max ms", "late", "false leaves"
+            "event                              events   p50 ms   p99 ms   max ms  late false leaves"
         )?;
         for (kind, figure) in &self.0 {
+            let Figure {
+                events,
+                late,
+                false_leaves,
+                ..
+            } = figure;
             let mut times = figure.times.clone();
             times.sort_unstable();
-            let ms = |share: f64| percentile(&times, share).as_millis();
+            let [p50, p99, max] =
+                [0.5, 0.99, 1.0].map(|share| percentile(&times, share).as_millis());
+            let name = kind.name();
             writeln!(
                 f,
-                "{:<34} {:>6} {:>8} {:>8} {:>8} {:>5} {:>12}",
-                kind.name(),
-                figure.events,
-                ms(0.5),
-                ms(0.99),
-                ms(1.0),
-                figure.late,
-                figure.false_leaves
+                "{name:<34} {events:>6} {p50:>8} {p99:>8} {max:>8} {late:>5} {false_leaves:>12}"
             )?;
         }
         Ok(())

@@ -22,7 +22,8 @@ use self::failures::Failures;
 use self::figures::{EventKind, Figures};
 use self::room::Room;
 use self::visitor::PresenceWorld;
-use super::processes::{Node, Redis};
+use super::faults::Faults;
+use super::processes::{Node, Redis, stop_all};
 
 /// The number of rooms.
 const ROOMS: usize = 20;
@@ -43,8 +44,12 @@ pub(super) async fn run(
 ) -> anyhow::Result<bool> {
     let began = Instant::now();
     let say = |what: &str| eprintln!("{:>4} s: {what}", began.elapsed().as_secs());
-    let addresses = nodes.iter().map(Node::address).collect();
-    let world = Arc::new(PresenceWorld::new(addresses, GRACE));
+    let world = Arc::new(PresenceWorld {
+        nodes: nodes.iter().map(|node| node.address).collect(),
+        contradictions: Faults::default(),
+        false_leaves: 0.into(),
+        grace: GRACE,
+    });
     let mut is_well = true;
     if idle > 0 {
         say("members stay");
@@ -80,9 +85,7 @@ pub(super) async fn run(
     sleep(GRACE * 2).await;
     is_well &= soak.report(&rooms);
     drop(rooms);
-    for node in nodes {
-        node.stop().await?;
-    }
+    stop_all(nodes).await?;
     Ok(is_well)
 }
 
@@ -115,8 +118,7 @@ impl Soak {
             .iter()
             .map(|room| room.until_known(kind.time_max(GRACE)));
         let times = join_all(known).await;
-        let false_leaves = self.take_false_leaves();
-        self.figures.event(kind, false_leaves);
+        self.figures.event(kind, self.take_false_leaves());
         for time in times {
             self.figures.known(kind, time, GRACE);
         }
@@ -129,9 +131,9 @@ impl Soak {
     /// Prints the report, and returns whether all is well.
     fn report(&self, rooms: &[Room]) -> bool {
         println!("\n{}", self.figures);
-        let contradictions = self.world.contradictions_in_all.load(Ordering::Relaxed);
+        let contradictions = self.world.contradictions.count();
         println!("{contradictions} contradictions");
-        for what in self.world.contradictions() {
+        for what in self.world.contradictions.first() {
             println!("  {what}");
         }
         let differences: Vec<String> = rooms.iter().filter_map(Room::difference).collect();

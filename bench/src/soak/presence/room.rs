@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::figures::EventKind;
-use super::visitor::{Place, PresenceWorld, Stays, Visitor, lock};
-use crate::frame::MaskKeys;
+use super::visitor::{Place, PresenceWorld, Stays, Visitor};
+use crate::lock;
 
 /// The clients of a room, and its users: some have two clients.
 const VISITORS: usize = 12;
@@ -29,7 +29,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) struct Room {
     pub(super) visitors: Vec<Arc<Visitor>>,
     stays: Stays,
-    chance: MaskKeys,
     _tasks: JoinSet<()>,
 }
 
@@ -46,7 +45,6 @@ impl Room {
         Self {
             visitors: (0..VISITORS).map(visitor).collect(),
             stays: stays.clone(),
-            chance: MaskKeys::random(),
             _tasks: tasks,
         }
     }
@@ -61,10 +59,10 @@ impl Room {
 
     /// Lets something happen, and returns when it has.
     pub(super) async fn event(&mut self) -> EventKind {
-        let index = self.random(VISITORS);
+        let index = fastrand::usize(..VISITORS);
         let visitor = self.visitors[index].clone();
         let place = *visitor.wanted.borrow();
-        let kind = match (place, self.random(4)) {
+        let kind = match (place, fastrand::u8(..4)) {
             (_, 0) => EventKind::Flapping,
             (Place::Away, _) => EventKind::Connect,
             (Place::Inside, 1) => EventKind::Disconnect,
@@ -75,14 +73,14 @@ impl Room {
             EventKind::Connect | EventKind::Join => Place::Inside,
             EventKind::Disconnect => Place::Away,
             EventKind::Leave => Place::Outside,
-            _ => [Place::Away, Place::Outside, Place::Inside][self.random(3)],
+            _ => [Place::Away, Place::Outside, Place::Inside][fastrand::usize(..3)],
         };
         if kind == EventKind::Flapping {
             for _ in 0..FLAPS {
                 for place in [Place::Inside, Place::Away] {
                     visitor.wanted.send_replace(place);
                     // Sometimes it turns back before it has arrived.
-                    if self.random(2) == 0 {
+                    if fastrand::bool() {
                         visitor.settled().await;
                     }
                 }
@@ -97,7 +95,7 @@ impl Room {
     pub(super) fn give_up(&mut self, node: usize) {
         for visitor in &self.visitors {
             let is_there = visitor.node.load(Ordering::Relaxed) == node;
-            if is_there && self.chance.next_key()[0].is_multiple_of(2) {
+            if is_there && fastrand::bool() {
                 visitor.wanted.send_replace(Place::Away);
             }
         }
@@ -162,10 +160,6 @@ impl Room {
             let (wanted, place) = (*visitor.wanted.borrow(), *visitor.place.borrow());
             wanted != place || (place == Place::Inside && !visitor.view().is(truth))
         })
-    }
-
-    fn random(&mut self, below: usize) -> usize {
-        u32::from_le_bytes(self.chance.next_key()) as usize % below
     }
 }
 

@@ -18,10 +18,8 @@ impl View {
     /// Describes a contradiction: somebody came who was there, somebody left who was not, or the total is wrong.
     pub(super) fn take(&mut self, payload: &Value) -> Result<Vec<String>, String> {
         let wrong = |what: &str| Err(format!("{what}: {payload}"));
-        let Some(joined) = names(&payload["joined"]) else {
-            return wrong("unreadable");
-        };
-        let Some(left) = names(&payload["left"]) else {
+        let changes = names(&payload["joined"]).zip(names(&payload["left"]));
+        let Some((joined, left)) = changes else {
             return wrong("unreadable");
         };
         if payload["members"].is_array() {

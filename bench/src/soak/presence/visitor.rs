@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -12,13 +12,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::view::View;
 use crate::client::{Client, Incoming};
-use crate::frame::{MaskKeys, Opcode};
+use crate::lock;
+use crate::soak::faults::Faults;
 
 /// Pause before the next attempt to connect or to join.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest list of contradictions that is kept.
-const SHOWN_MAX: usize = 10;
 
 /// The place of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,37 +33,11 @@ pub(super) enum Place {
 #[derive(Debug)]
 pub(super) struct PresenceWorld {
     pub(super) nodes: Vec<SocketAddr>,
-    contradictions: Mutex<Vec<String>>,
-    pub(super) contradictions_in_all: AtomicU64,
+    pub(super) contradictions: Faults,
     /// Times that a client saw somebody leave who stayed.
     pub(super) false_leaves: AtomicU64,
     /// How long a user may be away without having left.
     pub(super) grace: Duration,
-}
-
-impl PresenceWorld {
-    pub(super) fn new(nodes: Vec<SocketAddr>, grace: Duration) -> Self {
-        Self {
-            nodes,
-            contradictions: Mutex::default(),
-            contradictions_in_all: AtomicU64::new(0),
-            false_leaves: AtomicU64::new(0),
-            grace,
-        }
-    }
-
-    fn contradiction(&self, what: String) {
-        self.contradictions_in_all.fetch_add(1, Ordering::Relaxed);
-        let mut shown = lock(&self.contradictions);
-        if shown.len() < SHOWN_MAX {
-            shown.push(what);
-        }
-    }
-
-    /// The first contradictions.
-    pub(super) fn contradictions(&self) -> Vec<String> {
-        lock(&self.contradictions).clone()
-    }
 }
 
 /// The users who are in a room, each with the time since which that is so.
@@ -119,22 +91,17 @@ impl Visitor {
 
     /// Goes to the wanted place, until its task is aborted.
     pub(super) async fn live(self: Arc<Self>) {
-        let mut chance = MaskKeys::random();
         let mut wanted = self.wanted.subscribe();
         loop {
-            if wanted
-                .wait_for(|wanted| *wanted != Place::Away)
-                .await
-                .is_err()
-            {
+            let is_wanted = wanted.wait_for(|wanted| *wanted != Place::Away);
+            if is_wanted.await.is_err() {
                 return;
             }
-            let node = u32::from_le_bytes(chance.next_key()) as usize % self.world.nodes.len();
+            let node = fastrand::usize(..self.world.nodes.len());
             self.node.store(node, Ordering::Relaxed);
             if let Ok(client) = Client::connect_v1(self.world.nodes[node], &self.user).await {
-                let is_polite = chance.next_key()[0].is_multiple_of(2);
                 // Ends because that is wanted, by the server, or because a failure broke it.
-                let _ = self.serve(client, is_polite).await;
+                let _ = self.serve(client, fastrand::bool()).await;
             }
             self.view().forget();
             self.place.send_replace(Place::Away);
@@ -190,8 +157,7 @@ impl Visitor {
             Place::Inside => ("join", json!({"presence": true})),
             _ => ("leave", Value::Null),
         };
-        let frame = json!({"type": kind, "room": self.room, "id": kind, "payload": payload});
-        client.send(Opcode::Text, frame.to_string().as_bytes())
+        client.send(&json!({"type": kind, "room": self.room, "id": kind, "payload": payload}))
     }
 
     /// Takes a frame; `false` if it says that a request failed.
@@ -207,8 +173,8 @@ impl Visitor {
             }
             (Some("error"), Some("join" | "leave")) => {
                 if payload["retryable"] != true {
-                    self.world
-                        .contradiction(format!("{} got {frame}", self.user));
+                    let contradictions = &self.world.contradictions;
+                    contradictions.add(format!("{} got {frame}", self.user));
                 }
                 return false;
             }
@@ -228,13 +194,12 @@ impl Visitor {
                     since.is_some_and(|since| since.elapsed() > self.world.grace)
                 };
                 let stayed = left.iter().filter(stayed).count();
-                self.world
-                    .false_leaves
-                    .fetch_add(stayed as u64, Ordering::Relaxed);
+                let false_leaves = &self.world.false_leaves;
+                false_leaves.fetch_add(stayed as u64, Ordering::Relaxed);
             }
             Err(what) => {
-                let what = format!("{} in {}: {what}", self.user, self.room);
-                self.world.contradiction(what);
+                let contradictions = &self.world.contradictions;
+                contradictions.add(format!("{} in {}: {what}", self.user, self.room));
             }
         }
     }
@@ -248,8 +213,4 @@ async fn until_closed(mut client: Client) -> anyhow::Result<()> {
             }
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::RoomWorld;
 use crate::client::{Client, Incoming};
-use crate::frame::{MaskKeys, Opcode};
 
 /// Pause between two messages of a member.
 const SEND_INTERVAL: Duration = Duration::from_millis(500);
@@ -36,7 +35,6 @@ pub(super) struct Member {
     /// The message whose answer is awaited.
     open: Option<String>,
     send_at: Instant,
-    chance: MaskKeys,
 }
 
 impl Member {
@@ -51,15 +49,13 @@ impl Member {
             sent: 0,
             open: None,
             send_at: Instant::now(),
-            chance: MaskKeys::random(),
         }
     }
 
     /// Runs until its task is aborted.
     pub(super) async fn live(mut self) {
         loop {
-            let node = self.random() as usize % self.world.nodes.len();
-            let node = self.world.nodes[node];
+            let node = self.world.nodes[fastrand::usize(..self.world.nodes.len())];
             // Ends by itself, by the server, or because a failure broke it: all are part of the test.
             if let Ok(client) = Client::connect_v1(node, &format!("m{}", self.number)).await {
                 let _ = self.serve(client).await;
@@ -71,10 +67,7 @@ impl Member {
     }
 
     async fn serve(&mut self, mut client: Client) -> anyhow::Result<()> {
-        let stay = STAY.0
-            + STAY
-                .1
-                .mul_f64(f64::from(self.random()) / f64::from(u32::MAX));
+        let stay = STAY.0 + STAY.1.mul_f64(fastrand::f64());
         let leave_at = Instant::now() + stay;
         self.join_at = Some(Instant::now());
         loop {
@@ -102,9 +95,8 @@ impl Member {
             Some((epoch, offset)) => json!({"since": {"epoch": epoch, "offset": offset}}),
             None => json!({}),
         };
-        let join =
-            json!({"type": "join", "room": self.room_name(), "id": "join", "payload": payload});
-        client.send(Opcode::Text, join.to_string().as_bytes())
+        let room = self.room_name();
+        client.send(&json!({"type": "join", "room": room, "id": "join", "payload": payload}))
     }
 
     fn send(&mut self, client: &mut Client) -> anyhow::Result<()> {
@@ -117,7 +109,7 @@ impl Member {
         let message = json!({"type": "chat_message", "room": self.room_name(), "id": "say",
             "payload": {"text": text}});
         self.open = Some(text);
-        client.send(Opcode::Text, message.to_string().as_bytes())
+        client.send(&message)
     }
 
     fn take(&mut self, frame: &Value) -> anyhow::Result<()> {
@@ -126,7 +118,7 @@ impl Member {
             Some("ack") if payload["id"] == "join" => self.joined(&payload["room"]),
             Some("error") if payload["id"] == "join" => {
                 if payload["retryable"] != true {
-                    self.world.truth.fault(format!("a join got {frame}"));
+                    self.world.truth.faults.add(format!("a join got {frame}"));
                 }
                 // Redis is away.
                 self.join_at = Some(Instant::now() + RETRY_PAUSE);
@@ -157,8 +149,10 @@ impl Member {
                 let end = room["offset"].as_u64().unwrap_or_default();
                 let count = room["count"].as_u64().unwrap_or_default();
                 if room["epoch"] != *epoch || offset + count != end {
-                    let fault = format!("m{} at {epoch} {offset} got {room}", self.number);
-                    truth.fault(fault);
+                    let member = self.number;
+                    truth
+                        .faults
+                        .add(format!("m{member} at {epoch} {offset} got {room}"));
                 }
             }
             (Some(_), Some(false)) => {
@@ -166,7 +160,7 @@ impl Member {
                 self.move_to(room);
             }
             (None, None) => self.move_to(room),
-            _ => truth.fault(format!("m{} got {room}", self.number)),
+            _ => truth.faults.add(format!("m{} got {room}", self.number)),
         }
     }
 
@@ -177,12 +171,14 @@ impl Member {
             message["offset"].as_u64(),
             message["payload"]["text"].as_str(),
         ) else {
-            truth.fault(format!("m{} got {message}", self.number));
+            truth.faults.add(format!("m{} got {message}", self.number));
             bail!("a message without a number");
         };
         if offset != *last + 1 {
-            let fault = format!("m{} is at {epoch} {last} and got {offset}", self.number);
-            truth.fault(fault);
+            let member = self.number;
+            truth
+                .faults
+                .add(format!("m{member} is at {epoch} {last} and got {offset}"));
         }
         *last = offset;
         truth.came(self.room, epoch, offset, text);
@@ -201,9 +197,5 @@ impl Member {
 
     fn room_name(&self) -> String {
         format!("room:{}", self.room)
-    }
-
-    fn random(&mut self) -> u32 {
-        u32::from_le_bytes(self.chance.next_key())
     }
 }

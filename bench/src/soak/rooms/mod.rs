@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use self::member::Member;
 use self::truth::Truth;
-use super::processes::{Node, Redis};
+use super::processes::{Node, Redis, stop_all, until_all_ready};
 use super::storm::PluginFile;
 
 /// The number of members of a room.
@@ -25,9 +25,6 @@ const MEMBERS: u64 = 10;
 
 /// Pause between two failures, and between two swaps.
 const PAUSE: Duration = Duration::from_secs(5);
-
-/// How long Redis is down.
-const REDIS_AWAY: Duration = Duration::from_secs(2);
 
 /// How long members have to catch up at the end.
 const LAST_WAIT: Duration = Duration::from_secs(40);
@@ -54,7 +51,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<bool> {
     let began = Instant::now();
     let world = Arc::new(RoomWorld {
-        nodes: nodes.iter().map(Node::address).collect(),
+        nodes: nodes.iter().map(|node| node.address).collect(),
         truth: Truth::default(),
         is_silent: false.into(),
     });
@@ -75,9 +72,7 @@ pub(super) async fn run(
     sleep(LAST_WAIT).await;
     let is_well = world.truth.report(clients, &failures.summary());
     drop(members);
-    for node in nodes {
-        node.stop().await?;
-    }
+    stop_all(nodes).await?;
     Ok(is_well)
 }
 
@@ -112,9 +107,7 @@ impl Failures {
             1 => {
                 say("Redis is restarted with its data");
                 self.redis_restarts += 1;
-                redis.end().await?;
-                sleep(REDIS_AWAY).await;
-                redis.restart()?;
+                redis.interrupt(true).await?;
             }
             2 => {
                 say("a node is killed");
@@ -125,16 +118,11 @@ impl Failures {
             _ => {
                 say("Redis is killed and loses its data");
                 self.redis_losses += 1;
-                redis.kill()?;
-                sleep(REDIS_AWAY).await;
-                redis.restart()?;
+                redis.interrupt(false).await?;
             }
         }
         self.round += 1;
-        for node in nodes {
-            node.until_ready().await?;
-        }
-        Ok(())
+        until_all_ready(nodes).await
     }
 
     fn summary(&self) -> String {

@@ -1,11 +1,11 @@
 //! The messages of each room as members got them, and the faults that members found.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The longest list of faults that is printed.
-const SHOWN_MAX: usize = 10;
+use crate::lock;
+use crate::soak::faults::Faults;
 
 /// The place of a message.
 type Place = (u64, String, u64);
@@ -19,8 +19,8 @@ pub(super) struct Truth {
     places: Mutex<HashMap<u64, Place>>,
     /// Texts whose sender was told that they were delivered or kept.
     acked: Mutex<HashSet<String>>,
-    faults: Mutex<Vec<String>>,
-    faults_in_all: AtomicU64,
+    /// Gaps, repetitions, and anything else that must not happen.
+    pub(super) faults: Faults,
     pub(super) delivered: AtomicU64,
     /// Reconnects with a place, and how they ended.
     pub(super) recovered: AtomicU64,
@@ -35,13 +35,11 @@ impl Truth {
         self.delivered.fetch_add(1, Ordering::Relaxed);
         let place = (room, epoch.to_owned(), offset);
         let mut messages = lock(&self.messages);
-        let known = messages
-            .entry(place.clone())
-            .or_insert_with(|| text.to_owned());
+        let known = messages.entry(place.clone());
+        let known = known.or_insert_with(|| text.to_owned());
         if known != text {
-            let fault = format!("{place:?} is `{known}` and `{text}`");
-            drop(messages);
-            self.fault(fault);
+            self.faults
+                .add(format!("{place:?} is `{known}` and `{text}`"));
         }
     }
 
@@ -55,15 +53,6 @@ impl Truth {
         lock(&self.acked).insert(text);
     }
 
-    /// Records a gap, a repetition, or anything else that must not happen.
-    pub(super) fn fault(&self, fault: String) {
-        self.faults_in_all.fetch_add(1, Ordering::Relaxed);
-        let mut faults = lock(&self.faults);
-        if faults.len() < SHOWN_MAX {
-            faults.push(fault);
-        }
-    }
-
     /// Prints the figures, and returns whether all is well. `members` is their number.
     pub(super) fn report(&self, members: u64, failures: &str) -> bool {
         self.compare_places(members);
@@ -75,13 +64,11 @@ impl Truth {
         println!("  {acked} messages were acked; {lost} of them went with the data of Redis");
         println!("  {} recoveries, complete", count(&self.recovered));
         println!("  {} recoveries, refused", count(&self.refused));
-        println!(
-            "  {} times a member was told that it missed messages",
-            count(&self.missed)
-        );
-        let faults = count(&self.faults_in_all);
+        let missed = count(&self.missed);
+        println!("  {missed} times a member was told that it missed messages");
+        let faults = self.faults.count();
         println!("  {faults} gaps, repetitions, reorderings and contradictions");
-        for fault in lock(&self.faults).iter() {
+        for fault in self.faults.first() {
             println!("    {fault}");
         }
         let is_well = faults == 0 && count(&self.delivered) > 0;
@@ -103,7 +90,8 @@ impl Truth {
         let places = lock(&self.places).clone();
         let known = places.len() as u64;
         if known != members {
-            self.fault(format!("{known} of {members} members have a place"));
+            self.faults
+                .add(format!("{known} of {members} members have a place"));
         }
         let mut rooms: HashMap<u64, HashSet<(String, u64)>> = HashMap::new();
         for (room, epoch, offset) in places.into_values() {
@@ -111,7 +99,8 @@ impl Truth {
         }
         for (room, ends) in rooms {
             if ends.len() > 1 {
-                self.fault(format!("the members of room {room} are at {ends:?}"));
+                self.faults
+                    .add(format!("the members of room {room} are at {ends:?}"));
             }
         }
     }
@@ -122,23 +111,16 @@ impl Truth {
         let messages = lock(&self.messages).clone();
         for (place, text) in messages {
             if let Some(other) = numbers.insert(text.clone(), place.clone()) {
-                self.fault(format!("`{text}` is at {other:?} and {place:?}"));
+                self.faults
+                    .add(format!("`{text}` is at {other:?} and {place:?}"));
             }
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn faults(truth: &Truth) -> u64 {
-        truth.faults_in_all.load(Ordering::Relaxed)
-    }
 
     #[test]
     fn members_that_got_the_same_are_well() {
@@ -157,12 +139,12 @@ mod tests {
         let truth = Truth::default();
         truth.came(1, "e", 1, "a");
         truth.came(1, "e", 1, "b");
-        assert_eq!(faults(&truth), 1);
+        assert_eq!(truth.faults.count(), 1);
         truth.came(1, "e", 2, "a");
         truth.is_at(0, 1, "e", 1);
         truth.is_at(1, 1, "e", 2);
         assert!(!truth.report(3, ""));
         // A text with two numbers, a member without a place, and different ends.
-        assert_eq!(faults(&truth), 4);
+        assert_eq!(truth.faults.count(), 4);
     }
 }

@@ -32,29 +32,21 @@ impl Admin {
         if answer["outcome"] != "live" {
             bail!("a push of {name} did not go live: {answer}");
         }
-        let version = answer["version"].as_str();
-        version
-            .map(str::to_owned)
-            .context("the answer to a push names no version")
+        let version = answer["version"].as_str().map(str::to_owned);
+        version.context("the answer to a push names no version")
     }
 
     fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Value> {
+        let head = format!("Authorization: Bearer {}\r\n", self.key);
         for _ in 0..TRIES {
-            let (status, answer) = self
-                .try_to_call(method, path, body)
+            let (status, answer) = http::call(self.address, (method, path), &head, body, None)
                 .with_context(|| format!("{method} {path} failed"))?;
             match status {
-                200 => return Ok(answer),
+                200 => return Ok(serde_json::from_str(&answer)?),
                 429 => thread::sleep(PAUSE),
                 _ => bail!("{method} {path} answered {status}: {answer}"),
             }
         }
         bail!("{method} {path} was answered with 429 {TRIES} times")
-    }
-
-    fn try_to_call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<(u16, Value)> {
-        let head = format!("Authorization: Bearer {}\r\n", self.key);
-        let (status, answer) = http::call(self.address, (method, path), &head, body, None)?;
-        Ok((status, serde_json::from_str(&answer).unwrap_or_default()))
     }
 }

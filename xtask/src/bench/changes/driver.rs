@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use super::admin::Admin;
 use super::ledger::Ledger;
 use super::{CHAT, TALLY};
-use crate::bench::subject::{LogLine, Subject};
+use crate::bench::subject::{Fields, Subject};
 use crate::bench::swap::replace;
 use crate::builds;
 
@@ -70,7 +70,7 @@ impl<'s> Driver<'s> {
     pub(super) fn new(subject: &'s Subject, key: &'static str, components: Components) -> Self {
         Self {
             admin: Admin {
-                address: subject.address(),
+                address: subject.address,
                 key,
             },
             subject,
@@ -119,9 +119,8 @@ impl<'s> Driver<'s> {
             live == bad,
             "the version was taken back before it was seen live"
         );
-        self.wait_for(CHAT, |message| {
-            message.starts_with("plugin rolled back").then_some(())
-        })?;
+        let is_back = |message: &str| message.starts_with("plugin rolled back").then_some(());
+        self.wait_for(CHAT, is_back)?;
         let live = self.settle(CHAT)?;
         ensure!(live != bad, "the version that traps is live yet");
         Ok(())
@@ -135,19 +134,18 @@ impl<'s> Driver<'s> {
         let number = |message: &str, verb: &str| message.strip_prefix(verb)?.parse::<u64>().ok();
         let saved = self.wait_for(TALLY, |message| number(message, "saved "))?;
         let restored = self.wait_for(TALLY, |message| number(message, "restored "))?;
-        if restored != saved || saved < self.counted {
-            bail!(
-                "{saved} was saved and {restored} restored, after {}",
-                self.counted
-            );
-        }
+        ensure!(
+            restored == saved && saved >= self.counted,
+            "{saved} was saved and {restored} restored, after {}",
+            self.counted
+        );
         self.counted = saved;
-        let held = self.subject.wait_for_line(STEP_TIME_MAX, |line| {
-            let fields = line.fields()?;
+        let held = self.subject.wait_for_line(STEP_TIME_MAX, |line, _| {
+            let fields = Fields::of(line)?;
             (fields.get("message")? == "state handed over").then(|| fields.get("held_ms")?.as_f64())
         })?;
-        self.held_ms
-            .push(held.context("the server does not say how long messages were held")?);
+        let held = held.context("the server does not say how long messages were held")?;
+        self.held_ms.push(held);
         self.settle(TALLY).map(drop)
     }
 
@@ -165,9 +163,10 @@ impl<'s> Driver<'s> {
                 let live = shown["live"].as_str().map(str::to_owned);
                 return live.with_context(|| format!("{plugin} has no live version"));
             }
-            if Instant::now() > deadline {
-                bail!("a version of {plugin} has calls under way for {STEP_TIME_MAX:?}");
-            }
+            ensure!(
+                Instant::now() < deadline,
+                "a version of {plugin} has calls under way for {STEP_TIME_MAX:?}"
+            );
             thread::sleep(POLL_INTERVAL);
         }
     }
@@ -180,14 +179,11 @@ impl<'s> Driver<'s> {
 
     /// Waits for a line of the server about the plugin for whose message `find` returns `Some`.
     fn wait_for<T>(&self, plugin: &str, find: impl Fn(&str) -> Option<T>) -> anyhow::Result<T> {
-        self.subject.wait_for_line(STEP_TIME_MAX, |line: &LogLine| {
-            let fields = line.fields()?;
+        self.subject.wait_for_line(STEP_TIME_MAX, |line, _| {
+            let fields = Fields::of(line)?;
             let about = fields.get("plugin")? == plugin;
-            fields
-                .get("message")?
-                .as_str()
-                .filter(|_| about)
-                .and_then(&find)
+            let message = fields.get("message")?.as_str().filter(|_| about);
+            message.and_then(&find)
         })
     }
 

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use self::driver::{Components, Driver, Kind};
 use super::Bench;
 use super::load::{self, LoadReport};
-use super::outcome::{CaseResult, Row, Target, Unit, median};
+use super::outcome::{CaseResult, Row, Target, Unit};
 use super::subject::{Subject, server_config};
 
 /// The plugin that ships with the server. In this case, it is the one that is swapped, tried and rolled back.
@@ -27,13 +27,15 @@ const CHAT: &str = "chat";
 /// The plugin that counts, and hands over its count.
 const TALLY: &str = "tally";
 
+/// The folder of this case.
+const FOLDER: &str = "changes";
+
 /// The key of the server's API, which listens only on this machine and only for this run.
 const ADMIN_KEY: &str = "bench-changes-0123456789abcdef";
 
 /// Load under which plugins are changed.
-const CONNECTIONS: usize = 400;
-const RATE: &str = "20000";
-const RATE_QUICK: &str = "2000";
+const LOAD: &str = "--connections 400 --rate 20000";
+const LOAD_QUICK: &str = "--connections 400 --rate 2000";
 
 /// Changes in a row.
 const CHANGES: usize = 100;
@@ -81,16 +83,14 @@ struct Changed {
 
 /// Compares the latency while plugins change with that of the same load before and after, and checks that every message
 /// is accounted for.
-pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResult> {
+pub(crate) fn run(bench: &Bench) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
-    let folder = bench.folder().join(case);
+    let folder = bench.folder().join(FOLDER);
     let components = prepare(bench, &folder)?;
     let config = server_config(None, None) + &format!("\n[admin]\nkey = \"{ADMIN_KEY}\"\n{CONFIG}");
-    let subject = Subject::configured(bench, &format!("{case}/platform.toml"), &config)?;
+    let subject = Subject::configured(bench, &format!("{FOLDER}/platform.toml"), &config)?;
     let mut driver = Driver::new(&subject, ADMIN_KEY, components);
-    let connections = (bench.connections(CONNECTIONS) / 2 * 2).to_string();
-    let rate = if bench.quick { RATE_QUICK } else { RATE };
-    let options = ["--connections", &connections, "--rate", rate];
+    let options = bench.options(if bench.quick { LOAD_QUICK } else { LOAD });
 
     let before = load::run(bench, &subject, &options)?;
     let changed = change_under_load(bench, &subject, &options, &mut driver)?;
@@ -103,7 +103,7 @@ pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
     result.check("server while plugins change", &changed.report);
     result.check("server at rest again", &after);
     let reports = [&before, &changed.report, &after];
-    let sent = reports.iter().map(|report| report.sent_in_all()).sum();
+    let sent = reports.iter().map(|report| report.sent_in_all).sum();
     let seen = (driver.chat.calls(), driver.tally.calls(), driver.counted);
     result.broken.extend(misattributed(sent, seen));
     let steady = [before.p99_ms(), after.p99_ms()];
@@ -115,43 +115,16 @@ pub(crate) fn run(bench: &Bench, case: &'static str) -> anyhow::Result<CaseResul
         steady[0],
         steady[1],
     );
-    result.rows = rows(case, &changed, &steady, driver.held_ms);
-    Ok(result)
-}
-
-fn rows(case: &'static str, changed: &Changed, steady_p99: &[f64], held_ms: Vec<f64>) -> Vec<Row> {
-    let row = |measure, unit, server, samples, reference, target| Row {
-        case,
-        measure,
-        unit,
-        server,
-        samples,
-        reference,
-        target,
-    };
     let (made, p99) = (changed.made as f64, changed.report.p99_ms());
-    let steady = Some(("steady", median(steady_p99)));
-    let (ms, held) = (Unit::Milliseconds, median(&held_ms));
-    let target = Target::TimesAtMost(1.2);
-    vec![
-        row("changes", Unit::Count, made, vec![made], None, Target::None),
-        row(
-            "p99 latency while changing",
-            ms,
-            p99,
-            vec![p99],
-            steady,
-            target,
-        ),
-        row(
-            "messages held for a handover",
-            ms,
-            held,
-            held_ms,
-            None,
-            Target::None,
-        ),
-    ]
+    let held = driver.held_ms;
+    result.rows = vec![
+        Row::new("changes", Unit::Count, vec![made]),
+        Row::new("p99 latency while changing", Unit::Milliseconds, vec![p99])
+            .compared_with("steady", &steady)
+            .with_target(Target::TimesAtMost(1.2)),
+        Row::new("messages held for a handover", Unit::Milliseconds, held),
+    ];
+    Ok(result)
 }
 
 /// Describes what is wrong, unless every message was seen by one version of each plugin, and counted once.
@@ -177,13 +150,13 @@ fn prepare(bench: &Bench, folder: &Path) -> anyhow::Result<Components> {
 fn change_under_load(
     bench: &Bench,
     subject: &Subject,
-    options: &[&str],
+    options: &[String],
     driver: &mut Driver<'_>,
 ) -> anyhow::Result<Changed> {
     let changes = if bench.quick { CHANGES_QUICK } else { CHANGES };
     let longest = CHANGE_TIME_MAX * u32::try_from(changes)?;
-    let mut running = load::start_until_told(bench, subject, options, longest)?;
-    running.wait_until_measuring()?;
+    let mut running = load::start(bench, &[subject], options, Some(longest))?;
+    running.wait_for("measuring")?;
     let began = Instant::now();
     for kind in Kind::TURNS.into_iter().cycle().take(changes) {
         let next = Instant::now() + CHANGE_INTERVAL;
@@ -192,7 +165,7 @@ fn change_under_load(
     }
     let took = began.elapsed();
     Ok(Changed {
-        report: running.stop()?,
+        report: running.finish()?,
         made: changes,
         took,
     })

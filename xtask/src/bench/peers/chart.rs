@@ -5,8 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::Server;
-use super::figures::{Figure, of_row, rows};
+use super::figures::{Figure, rows};
 
 const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 24.0;
@@ -36,17 +35,16 @@ pub(super) fn svg(title: &str, notes: &[String], figures: &[Figure]) -> String {
         text(&mut body, "note", MARGIN, y, &note);
     }
     y += 12.0;
-    for row in rows(figures) {
-        let (case, measure) = row;
-        let bars = of_row(figures, row);
-        let longest = bars.clone().map(|bar| bar.spread().1).fold(0.0, f64::max);
-        let better = if measure.more_is_better() {
-            "more is better"
+    for bars in rows(figures) {
+        let (case, measure) = (bars[0].case, bars[0].measure);
+        let longest = bars.iter().map(|bar| bar.spread().1).fold(0.0, f64::max);
+        let better = if measure.more_is_better {
+            "more"
         } else {
-            "less is better"
+            "less"
         };
         y += CASE_HEAD - LINE_HEIGHT;
-        let head = format!("{}: {}, {better}", case.name(), measure.name());
+        let head = format!("{case}: {}, {better} is better", measure.name);
         text(&mut body, "case", MARGIN, y, &head);
         y += LINE_HEIGHT - BAR_HEIGHT + 4.0;
         for figure in bars {
@@ -73,13 +71,13 @@ fn bar(body: &mut String, y: f64, figure: &Figure, longest: f64) {
     let (lowest, highest) = figure.spread();
     let median = figure.median();
     let (middle, baseline) = (y + BAR_HEIGHT / 2.0, y + BAR_HEIGHT - 3.0);
-    text(body, "name", MARGIN, baseline, figure.server.name());
+    text(body, "name", MARGIN, baseline, figure.server.name);
     // Writing to a String cannot fail.
     let _ = writeln!(
         body,
         "<rect x=\"{BARS_X}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\" fill=\"{}\"/>",
         length(median).max(1.0),
-        colour(figure.server)
+        figure.server.colour
     );
     let _ = writeln!(
         body,
@@ -88,17 +86,7 @@ fn bar(body: &mut String, y: f64, figure: &Figure, longest: f64) {
         BARS_X + length(highest)
     );
     let x = BARS_X + length(highest).max(1.0) + 8.0;
-    text(body, "value", x, baseline, &figure.measure.write(median));
-}
-
-/// Colours that differ in lightness too, on a light and on a dark background.
-fn colour(server: Server) -> &'static str {
-    match server {
-        Server::Signalbox => "#d9480f",
-        Server::Relay => "#868e96",
-        Server::SocketIo => "#1c7ed6",
-        Server::Centrifuge => "#37b24d",
-    }
+    text(body, "value", x, baseline, &figure.write(median));
 }
 
 fn text(body: &mut String, class: &str, x: f64, y: f64, words: &str) {
@@ -112,17 +100,14 @@ fn text(body: &mut String, class: &str, x: f64, y: f64, words: &str) {
 
 /// Breaks a line between words.
 fn wrapped(line: &str) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines: Vec<String> = Vec::new();
     for word in line.split(' ') {
-        let last = lines.last().map_or(0, |line| line.chars().count());
-        if last > 0 && last + 1 + word.chars().count() > HEAD_CHARS_MAX {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= HEAD_CHARS_MAX => {
+                last.push(' ');
+                last.push_str(word);
             }
-            line.push_str(word);
+            _ => lines.push(word.to_owned()),
         }
     }
     lines
@@ -138,35 +123,20 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::cases::Case;
-    use crate::bench::peers::figures::Measure;
+    use crate::bench::outcome::{MEMORY, Measure, PER_CPU_SECOND};
+    use crate::bench::peers::SERVERS;
 
     fn chart() -> String {
-        let figure = |case, measure, server, samples: &[f64]| Figure {
+        let figure = |case, measure: &'static Measure, server: usize, samples: &[f64]| Figure {
             case,
             measure,
-            server,
+            server: &SERVERS[server],
             samples: samples.to_vec(),
         };
         let figures = [
-            figure(
-                Case::Pairs100x1,
-                Measure::PerCpuSecond,
-                Server::Signalbox,
-                &[170e3, 173e3, 180e3],
-            ),
-            figure(
-                Case::Pairs100x1,
-                Measure::PerCpuSecond,
-                Server::SocketIo,
-                &[41e3, 40e3, 42e3],
-            ),
-            figure(
-                Case::IdleMemory,
-                Measure::Memory,
-                Server::Centrifuge,
-                &[5_971.0],
-            ),
+            figure("pairs_100x1", &PER_CPU_SECOND, 0, &[170e3, 173e3, 180e3]),
+            figure("pairs_100x1", &PER_CPU_SECOND, 2, &[41e3, 40e3, 42e3]),
+            figure("idle_memory", &MEMORY, 3, &[5_971.0]),
         ];
         let notes = ["2 cores of a <fast> CPU & more".to_owned()];
         svg("Against \"other\" servers", &notes, &figures)
@@ -230,12 +200,9 @@ mod tests {
         ] {
             assert!(chart.contains(words), "{words}");
         }
-        let colours = [Server::Signalbox, Server::SocketIo, Server::Centrifuge].map(colour);
-        assert!(
-            colours
-                .iter()
-                .all(|colour| chart.matches(colour).count() > 0)
-        );
+        for server in [0, 2, 3] {
+            assert!(chart.contains(SERVERS[server].colour));
+        }
     }
 
     #[test]

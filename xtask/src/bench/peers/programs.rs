@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::programs::{NODE, NPM, Program};
-use crate::requirements::{INSTALL_VARIABLE, may_install};
+use crate::requirements::{install_packages, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -34,31 +34,13 @@ pub(super) fn install_socket_io(workspace: &Workspace) -> anyhow::Result<PathBuf
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     copy(&source, &folder, "server.js")?;
     let lock = source.join("package-lock.json");
-    let wanted =
-        fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
-    // Written last, so that an interrupted installation is repeated.
-    let installed = folder.join("installed.json");
-    if fs::read_to_string(&installed).is_ok_and(|installed| installed == wanted) {
-        return Ok(folder);
-    }
-    if !may_install() {
-        bail!(
-            "the packages of {SOCKET_IO} are missing, and {INSTALL_VARIABLE}=no forbids to install them into {}",
-            folder.display()
-        );
-    }
-    copy(&source, &folder, "package.json")?;
-    copy(&source, &folder, "package-lock.json")?;
-    eprintln!(
-        "installing the packages of {SOCKET_IO} into {}: npm ci",
-        folder.display()
-    );
-    let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-    run_program(Command::new("npm").args(words).current_dir(&folder)).context(
-        "the packages of the Socket.IO server cannot be installed; npm must reach its registry or a mirror (npm config set registry)",
-    )?;
-    fs::write(&installed, wanted)
-        .with_context(|| format!("cannot write {}", installed.display()))?;
+    install_packages(&lock, &folder.join("installed.json"), "npm ci", || {
+        copy(&source, &folder, "package.json")?;
+        copy(&source, &folder, "package-lock.json")?;
+        let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+        run_program(Command::new("npm").args(words).current_dir(&folder))
+            .context("npm must reach its registry or a mirror (npm config set registry)")
+    })?;
     Ok(folder)
 }
 
@@ -72,10 +54,10 @@ fn copy(from: &Path, to: &Path, file: &str) -> anyhow::Result<()> {
 pub(super) fn build_centrifuge(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let program = workspace.target_dir().join("peers/centrifuge");
     let mut go = Command::new("go");
+    go.current_dir(workspace.root().join(CENTRIFUGE));
     go.args(["build", "-mod=readonly", "-o"])
         .arg(&program)
-        .arg(".")
-        .current_dir(workspace.root().join(CENTRIFUGE));
+        .arg(".");
     if !may_install() {
         // Modules that are already there are used.
         go.env("GOPROXY", "off");
