@@ -25,7 +25,7 @@ const GAPS = {
 };
 
 /** The codes of errors after which a message may have been delivered. */
-const UNCERTAIN = ["connection_lost", "timeout"];
+const UNCERTAIN = ["connection_lost", "in_progress", "timeout"];
 
 const at = (id) => document.getElementById(id);
 const messages = at("messages");
