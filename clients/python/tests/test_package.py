@@ -19,7 +19,7 @@ def test_the_packages_have_the_sources_the_types_and_the_licences_and_nothing_el
     sources = {path.name for path in (ROOT / "src/signalbox_client").iterdir() if path.suffix in {".py", ".typed"}}
     assert "py.typed" in sources
 
-    info = "signalbox_client-0.1.0.dist-info"
+    info = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
     expected = {f"signalbox_client/{name}" for name in sources}
     expected |= {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL")}
     expected |= {f"{info}/licenses/{name}" for name in LICENCES}
@@ -30,7 +30,8 @@ def test_the_packages_have_the_sources_the_types_and_the_licences_and_nothing_el
 
     tests = {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")}
     expected = {f"src/signalbox_client/{name}" for name in sources} | tests | LICENCES
-    expected |= {".gitignore", "PKG-INFO", "README.md", "pyproject.toml"}
+    expected |= {"PKG-INFO", "README.md", "pyproject.toml"}
     with tarfile.open(sdist) as packed_sources:
         names = {name.partition("/")[2] for name in packed_sources.getnames()}
-    assert names == expected
+    # In a clone, the rules of git come along.
+    assert names - {".gitignore"} == expected
