@@ -60,7 +60,7 @@ fn document_rust(workspace: &Workspace) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     cargo
         .args(["doc", "--quiet", "--package", "signalbox-client"])
-        .args(["--all-features", "--no-deps", "--target-dir"])
+        .args(["--no-deps", "--target-dir"])
         .arg(folder)
         .env("RUSTDOCFLAGS", "-D warnings");
     run_program(&mut cargo)
