@@ -47,6 +47,8 @@ enum Command {
     /// Spin on each core until standard input ends
     #[command(hide = true)]
     Spin,
+    /// Write the API references of the client SDKs into target/api-docs
+    Docs,
     /// Build an optimised server, and send a message through it
     Smoke,
     /// Measure the server against the relay that is the baseline
@@ -73,6 +75,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Spin => test::spin(),
+        Command::Docs => clients::docs::run(&workspace),
         Command::Smoke => smoke::run(&workspace),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Soak(args) => soak::run(&workspace, &args),

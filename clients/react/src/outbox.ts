@@ -2,7 +2,7 @@ import type { Answer, Message, SignalboxError } from "@signalbox/client";
 import type { PendingMessage, RoomMessage } from "./types.js";
 
 /** Errors after which the message may have been delivered. */
-const UNCERTAIN: ReadonlySet<string> = new Set(["closed", "connection_lost", "timeout"]);
+const UNCERTAIN: ReadonlySet<string> = new Set(["closed", "connection_lost", "in_progress", "timeout"]);
 
 interface Sending {
   readonly pending: PendingMessage;

@@ -185,6 +185,16 @@ test("a message whose answer did not come in time has failed, until its echo com
   assert.equal(one.text(), "hi ");
 });
 
+test("a message whose repetition is refused because the first one is in progress has failed, until its echo comes", async () => {
+  const one = await inRoom();
+  await settled(() => void one.seen.room.post("chat_message", { text: "hi" }));
+  const [{ id }] = one.sent("chat_message");
+  await one.frame({ type: "error", payload: { id, code: "in_progress", message: "it is being handled", retryable: false } });
+  assert.equal(one.seen.room.pending[0].status, "failed");
+  await one.say(1, "hi", { senderId: "ann", messageId: "m1" });
+  assert.equal(one.text(), "hi ");
+});
+
 test("a message that is refused can be sent again, or discarded", async () => {
   const one = await inRoom();
   await settled(() => void one.seen.room.post("chat_message", { text: "" }));

@@ -40,7 +40,7 @@ export type Requests = Record<string, { payload: unknown; data: unknown }>;
 const REJOIN_TIME_MAX_MS = 10_000;
 
 /**
- * A client of a Signalbox server. `Events` has the payloads of the application's messages by type, and `Calls` the payloads and
+ * A client of a Signalbox server. `Events` has the payloads of the application's messages by type, and `Calling` the payloads and
  * data of its requests.
  */
 export class Signalbox<Events extends object = Record<string, unknown>, Calling extends object = Requests> {

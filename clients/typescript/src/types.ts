@@ -88,11 +88,17 @@ export type TokenCallback = (signal: AbortSignal) => string | Promise<string>;
 export interface WebSocketLike {
   binaryType: string;
   readonly protocol: string;
+  /** Called once the upgrade is accepted. */
   onopen: ((event: never) => void) | null;
+  /** Called with each message. */
   onmessage: ((event: never) => void) | null;
+  /** Called at the end of the connection or of the attempt. */
   onclose: ((event: never) => void) | null;
+  /** Called before that if something failed. */
   onerror: ((event: never) => void) | null;
+  /** Sends a text message. */
   send(text: string): void;
+  /** Begins the end of the connection. */
   close(code?: number, reason?: string): void;
 }
 
@@ -111,8 +117,9 @@ export interface Options {
   readonly WebSocket?: unknown;
   /** Time for the connection, the upgrade and the server's first frame; 10 s by default. */
   readonly connectTimeoutMs?: number;
-  /** Bounds of the wait before the first attempt, 500 ms, and before all attempts, 20 s. */
+  /** The longest wait before the first attempt after a loss; 500 ms by default. It doubles with each attempt. */
   readonly backoffMinMs?: number;
+  /** The longest wait before any attempt; 20 s by default. */
   readonly backoffMaxMs?: number;
   /** Time after which a connection counts as good, and the backoff begins anew; 5 s by default. */
   readonly stableAfterMs?: number;
@@ -126,8 +133,9 @@ export interface Options {
   readonly heartbeatTimeoutMs?: number;
   /** Whether a message that cannot be sent now waits in the queue (the default), or fails with `offline`. */
   readonly offline?: "queue" | "error";
-  /** The most messages in the queue, 100, and their bytes, 256 KiB. */
+  /** The most messages in the queue; 100 by default. */
   readonly queueMax?: number;
+  /** The most bytes in the queue; 256 KiB by default. */
   readonly queueBytesMax?: number;
 }
 

@@ -73,7 +73,8 @@ export async function startBrowser() {
   };
   const args = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
   const { sessionId } = await call("POST", "", { capabilities: { alwaysMatch: { "goog:chromeOptions": { args } } } });
-  ended.push(() => call("DELETE", `/${sessionId}`));
+  // A test may have ended it.
+  ended.push(() => call("DELETE", `/${sessionId}`).catch(() => {}));
   await call("POST", `/${sessionId}/timeouts`, { script: 60_000 });
   return (method, path, body) => call(method, `/${sessionId}${path}`, body);
 }

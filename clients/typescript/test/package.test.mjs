@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -30,7 +30,9 @@ test("the package that npm packs can be installed and imported in an empty folde
   const npm = (cwd, ...words) => execFileSync("npm", words, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] });
   try {
     const [{ filename, files }] = JSON.parse(npm(root, "pack", "--json", "--ignore-scripts", "--pack-destination", folder));
-    assert.ok(files.some(({ path }) => path === "dist/index.d.ts") && files.every(({ path }) => !path.startsWith("test/")));
+    const built = readdirSync(join(root, "src")).flatMap((name) => [".js", ".d.ts"].map((end) => `dist/${name.replace(".ts", end)}`));
+    const expected = ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json", ...built];
+    assert.deepEqual(files.map(({ path }) => path).sort(), expected.sort());
     writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
     npm(folder, "install", "--offline", "--no-audit", "--no-fund", `./${filename}`);
     writeFileSync(join(folder, "main.js"), 'import { Signalbox } from "@signalbox/client"; console.log(new Signalbox({ url: "ws://localhost" }).state);');

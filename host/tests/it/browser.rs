@@ -98,6 +98,12 @@ impl Page {
             .await;
     }
 
+    /// Opens the page of `node` again, with this query.
+    pub(crate) async fn reopen(&self, node: &Endpoint, query: &str) {
+        let url = format!("http://{}/demo/?{query}", node.address);
+        self.0.goto(&url).await.expect("the page is served");
+    }
+
     pub(crate) async fn open(&self, with: &str) {
         self.fill("#with", with).await;
         self.press("#open-form button").await;

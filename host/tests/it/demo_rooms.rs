@@ -253,3 +253,28 @@ async fn a_page_keeps_its_lines_if_the_server_forgot_them_and_marks_the_gap() {
     page.until_texts(PRESENT, &["ann (you)", "speaker"]).await;
     page.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_is_written_without_a_server_is_sent_once_it_is_back() {
+    let mut server = Restarting::start(format!("{DEMO}{}", rule(100))).await;
+    let driver = Driver::start().await;
+    let page = driver.page(&server.server, 1280).await;
+    page.reopen(&server.server, "debug").await;
+    enter(&page, "ann").await;
+    page.until_text("#figures", "Stateconnected").await;
+    server.end(Signal::KILL).await;
+    page.until_text("#state-text", "Connection lost").await;
+    page.say("without a server").await;
+    page.until_text(".message.own .fate", "waits for a connection")
+        .await;
+    page.until_text("#figures", "Queued messages1").await;
+    page.picture("queued").await;
+    server.again().await;
+    page.until_text(".message.own .fate", "delivered").await;
+    for figure in ["Reconnects1", "Queued messages0", "Gaps1"] {
+        page.until_text("#figures", figure).await;
+    }
+    page.until_texts(".message.own .what", &["without a server"])
+        .await;
+    page.close().await;
+}

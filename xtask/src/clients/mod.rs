@@ -2,7 +2,9 @@
 //! describes them.
 
 mod cases;
+pub(crate) mod docs;
 mod driver;
+mod packages;
 mod pattern;
 mod peer;
 mod proxy;

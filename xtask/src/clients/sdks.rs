@@ -6,10 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+use super::packages;
 use crate::programs::{NODE, NPM, Program};
 use crate::requirements::{INSTALL_VARIABLE, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
+
+/// The folder of the references in the build folder.
+pub(super) const API_DOCS: &str = "api-docs";
 
 /// A client SDK.
 pub(super) struct Sdk {
@@ -95,6 +99,12 @@ impl Sdk {
         (self.driver)(&self.place(workspace))
     }
 
+    /// The folders of the SDK with this name.
+    pub(super) fn place_of<'w>(name: &str, workspace: &'w Workspace) -> anyhow::Result<Place<'w>> {
+        let sdk = SDKS.iter().find(|sdk| sdk.name == name);
+        Ok(sdk.context("an SDK")?.place(workspace))
+    }
+
     fn place<'w>(&self, workspace: &'w Workspace) -> Place<'w> {
         Place {
             workspace,
@@ -105,7 +115,7 @@ impl Sdk {
 }
 
 /// The folders of an SDK.
-struct Place<'w> {
+pub(super) struct Place<'w> {
     workspace: &'w Workspace,
     source: PathBuf,
     built: PathBuf,
@@ -131,6 +141,20 @@ impl Place<'_> {
             .program("debug/examples", "conformance_driver")
     }
 
+    /// The folders of another package that is tested with this SDK.
+    fn package(&self, folder: &str) -> Self {
+        Self {
+            workspace: self.workspace,
+            source: self.workspace.root().join(folder),
+            built: self.built.clone(),
+        }
+    }
+
+    /// The folder of the references, each in a folder with the name of its SDK.
+    fn api_docs(&self) -> PathBuf {
+        self.workspace.target_dir().join(API_DOCS)
+    }
+
     /// A command in the folder of the sources.
     fn command(&self, program: &str, words: &[&str]) -> Command {
         let mut command = Command::new(program);
@@ -139,23 +163,39 @@ impl Place<'_> {
     }
 }
 
-/// The package for React and its example use the SDK, so they are tested with it, in this order.
-const WITH_TYPESCRIPT: [&str; 3] = ["clients/typescript", "clients/react", "examples/react-chat"];
+/// The package for React, the reference and the projects that use the SDK are tested with it, in this order.
+const WITH_TYPESCRIPT: [&str; 5] = [
+    "clients/typescript",
+    "clients/react",
+    "clients/typescript/typedoc",
+    "clients/typescript/newcomer",
+    "examples/react-chat",
+];
+
+/// Those of [`WITH_TYPESCRIPT`] that the reference needs.
+const WITH_TYPEDOC: usize = 3;
 
 fn prepare_typescript(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
-    let root = place.workspace.root();
     for folder in WITH_TYPESCRIPT {
-        let package = Place {
-            workspace: place.workspace,
-            source: root.join(folder),
-            built: place.built.clone(),
-        };
-        prepare_package(&package, program).context(folder)?;
+        let package = place.package(folder);
+        build_package(&package).context(folder)?;
+        let words = ["test", "--silent", "--if-present"];
+        let mut test = package.command("npm", &words);
+        run_program(test.env("SIGNALBOX", program)).context(folder)?;
     }
     Ok(())
 }
 
-fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
+/// Writes the references of the packages for TypeScript and React.
+pub(super) fn document_typescript(place: &Place<'_>) -> anyhow::Result<()> {
+    for folder in &WITH_TYPESCRIPT[..WITH_TYPEDOC] {
+        build_package(&place.package(folder)).context(*folder)?;
+    }
+    Ok(())
+}
+
+/// Installs the packages that a package needs, and builds it.
+fn build_package(place: &Place<'_>) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/.installed.json");
     install(
@@ -167,15 +207,37 @@ fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
             run_program(&mut place.command("npm", &words))
         },
     )?;
-    run_program(&mut place.command("npm", &["run", "--silent", "build"]))?;
-    run_program(
-        place
-            .command("npm", &["test", "--silent"])
-            .env("SIGNALBOX", program),
-    )
+    let mut build = place.command("npm", &["run", "--silent", "--if-present", "build"]);
+    run_program(build.env("API_DOCS", place.api_docs()))
 }
 
 fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+    document_python(place)?;
+    run_program(
+        place
+            .python()
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]),
+    )?;
+    let cache = place.built.join("mypy");
+    run_program(
+        place
+            .python()
+            .args(["-m", "mypy", "--cache-dir"])
+            .arg(cache),
+    )
+}
+
+/// Writes the reference of the package for Python.
+pub(super) fn document_python(place: &Place<'_>) -> anyhow::Result<()> {
+    install_python(place)?;
+    let mut pdoc = place.python();
+    pdoc.args(["-m", "pdoc", "--output-directory"])
+        .arg(place.api_docs().join("python"))
+        .arg("signalbox_client");
+    run_program(&mut pdoc)
+}
+
+fn install_python(place: &Place<'_>) -> anyhow::Result<()> {
     let packages = place.source.join("requirements.txt");
     let installed = place.built.join("installed.txt");
     install(
@@ -199,11 +261,6 @@ fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
             ];
             run_program(place.python().args(words).arg(&packages))
         },
-    )?;
-    run_program(
-        place
-            .python()
-            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]),
     )
 }
 
@@ -212,7 +269,8 @@ fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
     build.arg(place.go_driver()).arg("./conformance");
     let mut test = place.command("go", &["test", "-mod=readonly", "./..."]);
-    for command in [&mut build, &mut test] {
+    let mut vet = place.command("go", &["vet", "-mod=readonly", "./..."]);
+    for command in [&mut build, &mut test, &mut vet] {
         if !may_install() {
             // Modules that are already there are used.
             command.env("GOPROXY", "off");
@@ -226,7 +284,8 @@ fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
 fn prepare_rust(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     // With the features of the whole workspace, so that no dependency is compiled a second time.
     let words = ["build", "--workspace", "--example", "conformance_driver"];
-    run_program(place.workspace.cargo().args(words))
+    run_program(place.workspace.cargo().args(words))?;
+    packages::check_crate(place.workspace, "signalbox-client")
 }
 
 /// Installs the packages of the list `wanted`, unless `installed` says that it was done.

@@ -35,13 +35,15 @@ macro_rules! file {
     };
 }
 
-const FILES: [File; 6] = [
+const FILES: [File; 8] = [
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("app.js", "text/javascript; charset=utf-8"),
-    file!("connection.js", "text/javascript; charset=utf-8"),
+    file!("debug.js", "text/javascript; charset=utf-8"),
+    file!("lines.js", "text/javascript; charset=utf-8"),
     file!("plugins.js", "text/javascript; charset=utf-8"),
     file!("present.js", "text/javascript; charset=utf-8"),
+    file!("signalbox.js", "text/javascript; charset=utf-8"),
 ];
 
 const PAGE: &str = include_str!("../../../../examples/web-chat/index.html");
