@@ -18,10 +18,12 @@ pub(super) struct Sdk {
     folder: &'static str,
     /// The programs that it needs.
     pub(super) programs: &'static [Program],
-    /// Installs its packages, builds it and runs its own tests.
-    prepare: fn(&Place<'_>, &Path) -> anyhow::Result<()>,
+    /// Installs its packages and builds it. With the server's program it runs its own tests, too.
+    prepare: fn(&Place<'_>, Option<&Path>) -> anyhow::Result<()>,
     /// The command that starts its driver.
     driver: fn(&Place<'_>) -> Command,
+    /// The command that starts its process of many clients, if it has one.
+    herd: Option<fn(&Place<'_>) -> Command>,
 }
 
 /// All SDKs.
@@ -36,6 +38,11 @@ pub(super) const SDKS: &[Sdk] = &[
             node.arg(place.source.join("conformance/driver.mjs"));
             node
         },
+        herd: Some(|place| {
+            let mut node = Command::new("node");
+            node.arg(place.source.join("conformance/herd.mjs"));
+            node
+        }),
     },
     Sdk {
         name: "python",
@@ -47,20 +54,27 @@ pub(super) const SDKS: &[Sdk] = &[
             python.arg(place.source.join("conformance_driver.py"));
             python
         },
+        herd: Some(|place| {
+            let mut python = place.python();
+            python.arg(place.source.join("conformance_herd.py"));
+            python
+        }),
     },
     Sdk {
         name: "go",
         folder: "clients/go",
         programs: &[GO],
         prepare: prepare_go,
-        driver: |place| Command::new(place.go_driver()),
+        driver: |place| Command::new(place.go_program("driver")),
+        herd: Some(|place| Command::new(place.go_program("herd"))),
     },
     Sdk {
         name: "rust",
         folder: "clients/rust",
         programs: &[],
         prepare: prepare_rust,
-        driver: |place| Command::new(place.rust_driver()),
+        driver: |place| Command::new(place.rust_example("conformance_driver")),
+        herd: Some(|place| Command::new(place.rust_example("herd"))),
     },
 ];
 
@@ -87,12 +101,22 @@ impl Sdk {
     /// Installs its packages, builds it and runs its own tests.
     /// Some of them use the server's `program`.
     pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
-        (self.prepare)(&self.place(workspace), program)
+        (self.prepare)(&self.place(workspace), Some(program))
+    }
+
+    /// Installs its packages and builds it.
+    pub(super) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        (self.prepare)(&self.place(workspace), None)
     }
 
     /// The command that starts its driver.
     pub(super) fn driver(&self, workspace: &Workspace) -> Command {
         (self.driver)(&self.place(workspace))
+    }
+
+    /// The command that starts its process of many clients, if it has one.
+    pub(super) fn herd(&self, workspace: &Workspace) -> Option<Command> {
+        Some((self.herd?)(&self.place(workspace)))
     }
 
     fn place<'w>(&self, workspace: &'w Workspace) -> Place<'w> {
@@ -122,13 +146,12 @@ impl Place<'_> {
         python
     }
 
-    fn go_driver(&self) -> PathBuf {
-        self.built.join("driver")
+    fn go_program(&self, name: &str) -> PathBuf {
+        self.built.join(name)
     }
 
-    fn rust_driver(&self) -> PathBuf {
-        self.workspace
-            .program("debug/examples", "conformance_driver")
+    fn rust_example(&self, name: &str) -> PathBuf {
+        self.workspace.program("debug/examples", name)
     }
 
     /// A command in the folder of the sources.
@@ -142,20 +165,24 @@ impl Place<'_> {
 /// The package for React and its example use the SDK, so they are tested with it, in this order.
 const WITH_TYPESCRIPT: [&str; 3] = ["clients/typescript", "clients/react", "examples/react-chat"];
 
-fn prepare_typescript(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
+fn prepare_typescript(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     let root = place.workspace.root();
-    for folder in WITH_TYPESCRIPT {
+    let folders = match program {
+        Some(_) => &WITH_TYPESCRIPT[..],
+        None => &WITH_TYPESCRIPT[..1],
+    };
+    for folder in folders {
         let package = Place {
             workspace: place.workspace,
             source: root.join(folder),
             built: place.built.clone(),
         };
-        prepare_package(&package, program).context(folder)?;
+        prepare_package(&package, program).context(*folder)?;
     }
     Ok(())
 }
 
-fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
+fn prepare_package(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/.installed.json");
     install(
@@ -168,6 +195,9 @@ fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
         },
     )?;
     run_program(&mut place.command("npm", &["run", "--silent", "build"]))?;
+    let Some(program) = program else {
+        return Ok(());
+    };
     run_program(
         place
             .command("npm", &["test", "--silent"])
@@ -175,7 +205,7 @@ fn prepare_package(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+fn prepare_python(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     let packages = place.source.join("requirements.txt");
     let installed = place.built.join("installed.txt");
     install(
@@ -200,6 +230,9 @@ fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
             run_program(place.python().args(words).arg(&packages))
         },
     )?;
+    if program.is_none() {
+        return Ok(());
+    }
     run_program(
         place
             .python()
@@ -207,12 +240,18 @@ fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+fn prepare_go(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     fs::create_dir_all(&place.built)?;
-    let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
-    build.arg(place.go_driver()).arg("./conformance");
-    let mut test = place.command("go", &["test", "-mod=readonly", "./..."]);
-    for command in [&mut build, &mut test] {
+    let build = |name: &str, folder: &str| {
+        let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
+        build.arg(place.go_program(name)).arg(folder);
+        build
+    };
+    let mut commands = vec![build("driver", "./conformance"), build("herd", "./herd")];
+    if program.is_some() {
+        commands.push(place.command("go", &["test", "-mod=readonly", "./..."]));
+    }
+    for command in &mut commands {
         if !may_install() {
             // Modules that are already there are used.
             command.env("GOPROXY", "off");
@@ -222,10 +261,17 @@ fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the driver. The tests of this SDK are among those of the workspace.
-fn prepare_rust(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+/// Builds the examples. The tests of this SDK are among those of the workspace.
+fn prepare_rust(place: &Place<'_>, _program: Option<&Path>) -> anyhow::Result<()> {
     // With the features of the whole workspace, so that no dependency is compiled a second time.
-    let words = ["build", "--workspace", "--example", "conformance_driver"];
+    let words = [
+        "build",
+        "--workspace",
+        "--example",
+        "conformance_driver",
+        "--example",
+        "herd",
+    ];
     run_program(place.workspace.cargo().args(words))
 }
 
