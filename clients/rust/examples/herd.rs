@@ -167,7 +167,9 @@ fn on_state(report: &Mutex<Report>, state: State, code: Option<u16>) {
         State::Connecting => report.attempts += 1,
         State::Connected => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            report.connected.push(now.unwrap_or_default().as_millis() as u64);
+            report
+                .connected
+                .push(now.unwrap_or_default().as_millis() as u64);
         }
         State::Closed => report.errors.push(format!("closed with {code:?}")),
         State::Disconnected => {}
