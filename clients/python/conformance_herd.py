@@ -21,11 +21,20 @@ class Report:
         self.user = user
         self.attempts = 0
         self.connected: list[int] = []
+        self.waits: list[int] = []
         self.errors: list[str] = []
         self.rooms: dict[str, dict[str, Any]] = {}
+        self._last = "disconnected"
+
+    def fields(self) -> dict[str, Any]:
+        """The report."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def on_state(self, change: StateChange) -> None:
         """The state has changed."""
+        if change.state == "disconnected" and self._last == "connected":
+            self.waits.append(round((change.retry_in or 0) * 1000))
+        self._last = change.state
         if change.state == "connecting":
             self.attempts += 1
         elif change.state == "connected":
@@ -72,7 +81,7 @@ class Herd:
             for client in command["clients"]:
                 self._open(command["url"], client["user"], client["rooms"])
             return None
-        return [vars(report) for report in self._reports]
+        return [report.fields() for report in self._reports]
 
     def _open(self, url: str, user: str, rooms: list[str]) -> None:
         report = Report(user)

@@ -47,8 +47,10 @@ type report struct {
 	User      string                 `json:"user"`
 	Attempts  int                    `json:"attempts"`
 	Connected []int64                `json:"connected"`
+	Waits     []int64                `json:"waits"`
 	Errors    []string               `json:"errors"`
 	Rooms     map[string]*roomReport `json:"rooms"`
+	last      client.State
 }
 
 // herd has all clients. mu guards the reports.
@@ -109,7 +111,7 @@ func (h *herd) open(url, user string, rooms []string) error {
 	if err != nil {
 		return err
 	}
-	r := &report{User: user, Connected: []int64{}, Errors: []string{}, Rooms: map[string]*roomReport{}}
+	r := &report{User: user, Connected: []int64{}, Waits: []int64{}, Errors: []string{}, Rooms: map[string]*roomReport{}}
 	c.OnState(func(change client.StateChange) { h.onState(r, change) })
 	c.OnError(func(err *client.Error) { h.failed(r, err) })
 	c.Connect()
@@ -128,7 +130,13 @@ func (h *herd) open(url, user string, rooms []string) error {
 func (h *herd) onState(r *report, change client.StateChange) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	last := r.last
+	r.last = change.State
 	switch change.State {
+	case client.Disconnected:
+		if last == client.Connected {
+			r.Waits = append(r.Waits, change.RetryIn.Milliseconds())
+		}
 	case client.Connecting:
 		r.Attempts++
 	case client.Connected:

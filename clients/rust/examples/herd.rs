@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use signalbox_client::{Client, Error, Event, Events, JoinOptions, Options, State};
+use signalbox_client::{Client, Error, Event, Events, JoinOptions, Options, State, StateChange};
 use tokio::sync::mpsc;
 
 #[derive(Deserialize)]
@@ -37,8 +37,12 @@ struct Report {
     attempts: usize,
     /// Milliseconds since 1970.
     connected: Vec<u64>,
+    /// Milliseconds.
+    waits: Vec<u64>,
     errors: Vec<String>,
     rooms: BTreeMap<String, RoomReport>,
+    #[serde(skip)]
+    was_connected: bool,
 }
 
 #[derive(Default, Serialize)]
@@ -118,8 +122,10 @@ async fn open(url: &str, Member { user, rooms }: Member) -> Result<(Client, Shar
         user,
         attempts: 0,
         connected: Vec::new(),
+        waits: Vec::new(),
         errors: Vec::new(),
         rooms: BTreeMap::new(),
+        was_connected: false,
     }));
     tokio::spawn(follow(events, Arc::clone(&report)));
     client.connect().await;
@@ -140,7 +146,7 @@ async fn open(url: &str, Member { user, rooms }: Member) -> Result<(Client, Shar
 async fn follow(mut events: Events, report: Shared) {
     while let Some(event) = events.recv().await {
         match event {
-            Event::State(change) => on_state(&report, change.state, change.code),
+            Event::State(change) => on_state(&report, &change),
             Event::Message(message) => match message.payload.get().parse() {
                 Ok(number) => in_room(&report, &message.room.unwrap_or_default(), |room| {
                     room.numbers.note(number);
@@ -161,17 +167,23 @@ async fn follow(mut events: Events, report: Shared) {
     }
 }
 
-fn on_state(report: &Mutex<Report>, state: State, code: Option<u16>) {
+fn on_state(report: &Mutex<Report>, change: &StateChange) {
     let mut report = lock(report);
-    match state {
+    let was_connected = std::mem::take(&mut report.was_connected);
+    match change.state {
         State::Connecting => report.attempts += 1,
         State::Connected => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
             report
                 .connected
                 .push(now.unwrap_or_default().as_millis() as u64);
+            report.was_connected = true;
         }
-        State::Closed => report.errors.push(format!("closed with {code:?}")),
+        State::Closed => report.errors.push(format!("closed with {:?}", change.code)),
+        State::Disconnected if was_connected => {
+            let wait = change.retry_in.unwrap_or_default();
+            report.waits.push(wait.as_millis() as u64);
+        }
         State::Disconnected => {}
     }
 }

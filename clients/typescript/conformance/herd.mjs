@@ -30,10 +30,13 @@ function enter(client, name, errors) {
 }
 
 function open(url, { user, rooms }) {
-  const report = { user, attempts: 0, connected: [], errors: [], rooms: {} };
+  const report = { user, attempts: 0, connected: [], waits: [], errors: [], rooms: {} };
   const client = new Signalbox({ url, userId: user, WebSocket });
-  client.on("state", ({ state, code }) => {
+  let last = client.state;
+  client.on("state", ({ state, code, retryInMs }) => {
     if (state === "connecting") report.attempts += 1;
+    if (state === "disconnected" && last === "connected") report.waits.push(Math.round(retryInMs));
+    last = state;
     if (state === "connected") report.connected.push(Date.now());
     if (state === "closed") report.errors.push(`closed with ${code}`);
   });

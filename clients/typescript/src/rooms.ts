@@ -61,7 +61,6 @@ export class Rooms {
       const { state } = known;
       state.options = options;
       state.token = undefined;
-      state.credentials = undefined;
       if (state.pending) state.changed = true;
       else if (state.member) this.#join(known);
       return known;
@@ -192,7 +191,9 @@ export class Rooms {
   #joinWithNewToken(room: Room, callback: (room: string) => string | Promise<string>): void {
     const { state } = room;
     const connection = this.#connection;
-    state.credentials ??= new Credentials(() => callback(room.name), this.#tokenTimeoutMs);
+    // A later `join` may have brought another callback.
+    const newest = () => (typeof state.options.token === "function" ? state.options.token : callback);
+    state.credentials ??= new Credentials(() => newest()(room.name), this.#tokenTimeoutMs);
     state.credentials.renew().then(
       (token) => {
         state.token = token;

@@ -239,6 +239,18 @@ withClock("the callback of a room token has its time, is never called twice at o
   client.close();
 });
 
+withClock("a join of a room that is joined may bring another token callback", async () => {
+  const { client, sockets } = await connected(Signalbox);
+  const room = client.join("r", { token: () => "one" });
+  await settle();
+  sockets[0].ack("join");
+  await room.joined;
+  client.join("r", { token: () => "two" });
+  await settle();
+  assert.equal(sockets[0].sent.at(-1).payload.token, "two");
+  client.close();
+});
+
 withClock("a room that is left waits for no token any more", async (tick) => {
   const { client, sockets, errors } = await connected(Signalbox);
   const room = client.join("r", { token: () => new Promise(() => {}) });

@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub(super) attempts: usize,
     /// When it connected, in milliseconds since 1970.
     pub(super) connected: Vec<u64>,
+    /// How long it chose to wait before the first attempt after each loss, in milliseconds.
+    pub(super) waits: Vec<u64>,
     /// Codes of errors, and of memberships that ended.
     pub(super) errors: Vec<String>,
     pub(super) rooms: BTreeMap<String, RoomReport>,

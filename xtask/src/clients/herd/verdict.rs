@@ -37,12 +37,20 @@ pub(super) fn faults(
         .collect();
     faults.extend(moved(all(), restarts));
     faults.extend(attempts(all()));
-    faults.extend(reports.iter().filter_map(|(name, reports)| {
-        let histogram = histogram::of(reports, restarts);
-        histogram
-            .has_spike()
-            .then(|| format!("{name}: most clients reconnected at the same time: {histogram:?}"))
-    }));
+    for (name, reports) in reports {
+        let reconnects = histogram::reconnects(reports, restarts);
+        if reconnects.has_spike() {
+            let shares = reconnects.shares();
+            faults.push(format!(
+                "{name}: most reconnected at the same time: {shares} %"
+            ));
+        }
+        let waits = histogram::waits(reports);
+        if waits.has_spike() {
+            let shares = waits.shares();
+            faults.push(format!("{name}: most waited equally long: {shares} %"));
+        }
+    }
     let more = faults.len().saturating_sub(FAULTS_MAX);
     faults.truncate(FAULTS_MAX);
     if more > 0 {
@@ -164,6 +172,7 @@ pub(super) mod tests {
             user: "go-1".to_owned(),
             attempts: 3,
             connected: vec![1, 11_000, 23_000],
+            waits: vec![200, 300],
             errors: Vec::new(),
             rooms: [(room(0), seen)].into(),
         }
