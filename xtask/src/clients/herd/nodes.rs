@@ -149,9 +149,10 @@ impl Nodes {
         format!("warnings of the nodes:\n    {}", last.join("\n    "))
     }
 
+    /// On a busy machine Redis may be late, and a message whose answer did not come in time may be kept twice.
     fn config(&self, name: &str) -> String {
         format!(
-            "[api]\nkeys = [\"{API_KEY}\"]\n[redis]\nurl = \"{}\"\n[server]\nnode_id = \"{name}\"\ndrain_timeout = \"{}s\"\n{CONFIG}",
+            "[api]\nkeys = [\"{API_KEY}\"]\n[redis]\nurl = \"{}\"\ncommand_timeout = \"10s\"\n[server]\nnode_id = \"{name}\"\ndrain_timeout = \"{}s\"\n{CONFIG}",
             self.redis.url,
             DRAIN_TIMEOUT.as_secs()
         )
