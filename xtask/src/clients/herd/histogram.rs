@@ -14,7 +14,7 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// Counts a number from 0 to `whole`.
+    /// Counts a number. Those over `whole` are in the last slice.
     fn count(&mut self, number: u64, whole: u64) {
         let slice = usize::try_from(number * SLICES as u64 / (whole + 1));
         self.slices[slice.unwrap_or(SLICES).min(SLICES - 1)] += 1;
@@ -53,12 +53,15 @@ pub(super) fn reconnects(reports: &[Report], restarts: &[Restart]) -> Histogram 
     histogram
 }
 
-/// The waits that clients chose after a loss. The whole is the longest one.
+/// The waits that clients chose after a loss. The whole is the wait that a tenth of them exceeds: a client whose connections
+/// were short may wait much longer than others.
 pub(super) fn waits(reports: &[Report]) -> Histogram {
     let mut histogram = Histogram::default();
-    let waits = || reports.iter().flat_map(|report| &report.waits).copied();
-    let whole = waits().max().unwrap_or_default();
-    waits().for_each(|wait| histogram.count(wait, whole));
+    let waits = reports.iter().flat_map(|report| &report.waits);
+    let mut waits: Vec<_> = waits.copied().collect();
+    waits.sort_unstable();
+    let whole = waits.get(waits.len() * 9 / 10).copied().unwrap_or_default();
+    waits.iter().for_each(|wait| histogram.count(*wait, whole));
     histogram
 }
 
