@@ -42,6 +42,21 @@ func TestARoomIsJoinedAgainWithItsPositionAfterEachReconnect(t *testing.T) {
 	})
 }
 
+func TestARoomThatHasLostItsHistoryDidNotRecover(t *testing.T) {
+	play(t, Options{}, func(w *world) {
+		p := w.connected()
+		w.member(p, "r", frame{"epoch": "e", "offset": 7})
+		p.drop()
+		p = w.reconnected()
+		p.answerJoin(nil)
+		p.message("new", "r", 0)
+		w.until(`message "new"`, 1)
+		equal(t, w.of("recovered"), []string{"r false no_history"})
+		recovered, known := w.client.Room("r").Recovered()
+		equal(t, []bool{recovered, known}, []bool{false, true})
+	})
+}
+
 func TestTheOldMessagesOfALateComerAreNoRepetitions(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		p := w.connected()

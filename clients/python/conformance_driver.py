@@ -131,16 +131,24 @@ class Driver:
         if room.name not in self._watched:
             self._watched.add(room.name)
             watch(room)
-        await room.join(last=command.get("last"), presence=command.get("presence", False))
+        tokens = command.get("tokens")
+        token = command.get("token") if tokens is None else room_token_callback(tokens)
+        await room.join(last=command.get("last"), presence=command.get("presence", False), token=token)
         return {"recovered": room.recovered}
 
 
 def token_callback(tokens: list[str | None]) -> Callable[[], Any]:
     """A callback that gives the tokens one after another; `None`: it fails."""
+    fetch = room_token_callback(tokens)
+    return lambda: fetch(None)
+
+
+def room_token_callback(tokens: list[str | None]) -> Callable[[str | None], Any]:
+    """The same for the tokens of a room."""
     left = list(tokens)
 
-    async def fetch() -> str:
-        write({"event": "token"})
+    async def fetch(room: str | None) -> str:
+        write({"event": "token"} | given(room=room))
         token = left.pop(0) if len(left) > 1 else left[0]
         if token is None:
             raise RuntimeError("no token now")

@@ -144,7 +144,8 @@ func (d *driver) open(c command) error {
 		QueueBytesMax:     c.Options.QueueBytesMax,
 	}
 	if c.Tokens != nil {
-		o.GetToken = tokenCallback(c.Tokens)
+		next := tokenCallback(c.Tokens)
+		o.GetToken = func(context.Context) (string, error) { return next("") }
 	}
 	opened, err := client.New(c.URL, o)
 	if err != nil {
@@ -162,7 +163,12 @@ func (d *driver) open(c command) error {
 func (d *driver) join(ctx context.Context, c command) (any, error) {
 	room := d.client.Room(c.Room)
 	d.watch(room)
-	if err := room.Join(ctx, client.JoinOptions{Last: c.Last, Presence: c.Users}); err != nil {
+	o := client.JoinOptions{Last: c.Last, Presence: c.Users, Token: c.Token}
+	if c.Tokens != nil {
+		next := tokenCallback(c.Tokens)
+		o.GetToken = func(_ context.Context, room string) (string, error) { return next(room) }
+	}
+	if err := room.Join(ctx, o); err != nil {
 		return nil, err
 	}
 	if recovered, known := room.Recovered(); known {
@@ -218,10 +224,14 @@ func (d *driver) answer(c command, value any, err error) {
 	write(fields{"n": c.N, "error": answer})
 }
 
-// tokenCallback gives the tokens one after another; nil: it fails.
-func tokenCallback(tokens []*string) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		write(fields{"event": "token"})
+// tokenCallback gives the tokens one after another, of a room if it gets one; nil: it fails.
+func tokenCallback(tokens []*string) func(room string) (string, error) {
+	return func(room string) (string, error) {
+		event := fields{"event": "token"}
+		if room != "" {
+			event["room"] = room
+		}
+		write(event)
 		token := tokens[0]
 		if len(tokens) > 1 {
 			tokens = tokens[1:]

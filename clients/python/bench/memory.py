@@ -23,9 +23,9 @@ def resident() -> int:
 
 async def main(url: str, count: int) -> None:
     """Connect `count` clients and print the memory for each."""
-    clients = [Client(url, user_id=f"user-{number}") for number in range(count)]
     gc.collect()
     before = resident()
+    clients = [Client(url, user_id=f"user-{number}") for number in range(count)]
     for start in range(0, count, 100):
         batch = clients[start : start + 100]
         for client in batch:

@@ -57,6 +57,21 @@ def test_a_failed_recovery_is_reported_before_later_messages() -> None:
     play(scene)
 
 
+def test_a_room_that_has_lost_its_history_did_not_recover() -> None:
+    async def scene(world: World) -> None:
+        peer = await world.connected()
+        await joined(world, peer, epoch="e", offset=7)
+        await peer.drop()
+        peer = await world.reconnected()
+        await peer.answer_join()
+        await peer.message("new", room="r")
+        await world.record.until("message", "new")
+        assert world.record.of("recovered") == [("r", False, "no_history")]
+        assert world.client.room("r").recovered is False
+
+    play(scene)
+
+
 def test_the_old_messages_of_a_late_comer_are_no_repetitions() -> None:
     async def scene(world: World) -> None:
         peer = await world.connected()

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
 use std::io::BufRead;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -34,6 +34,8 @@ enum Command {
         last: u32,
         #[serde(default)]
         presence: bool,
+        token: Option<String>,
+        tokens: Option<VecDeque<Option<String>>>,
     },
     Leave {
         room: String,
@@ -146,7 +148,10 @@ async fn open(command: Open) -> Result<(Client, Events), Error> {
     let mut options = match (command.user_id, command.token, command.tokens) {
         (Some(user), ..) => Options::user(url, user),
         (_, Some(token), _) => Options::token(url, token),
-        (.., tokens) => Options::token_callback(url, callback(tokens.unwrap_or_default())),
+        (.., tokens) => {
+            let next = callback(tokens.unwrap_or_default());
+            Options::token_callback(url, move || next(None))
+        }
     };
     let numbers = command.options;
     let set = |field: &mut Duration, value: Option<u64>| {
@@ -171,13 +176,15 @@ async fn open(command: Open) -> Result<(Client, Events), Error> {
     Ok((client, events))
 }
 
-/// A token callback that gives the tokens one after another, and then the last one.
+/// A token callback that gives the tokens one after another, and then the last one. It gets the room if they are those of one.
 fn callback(
     tokens: VecDeque<Option<String>>,
-) -> impl Fn() -> Ready<Result<String, TokenError>> + Send + Sync {
-    let tokens = Arc::new(Mutex::new(tokens));
-    move || {
-        write(&json!({"event": "token"}));
+) -> impl Fn(Option<String>) -> Ready<Result<String, TokenError>> + Send + Sync {
+    let tokens = Mutex::new(tokens);
+    move |room| {
+        let mut event = json!({"event": "token"});
+        put(&mut event, "room", room);
+        write(&event);
         let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let token = match tokens.len() {
             0 | 1 => tokens.front().cloned(),
@@ -206,10 +213,19 @@ async fn carry_out(client: &Client, command: Command) -> Result<Value, Error> {
             room,
             last,
             presence,
+            token,
+            tokens,
         } => {
             let mut options = JoinOptions::default().last(last);
             if presence {
                 options = options.presence();
+            }
+            if let Some(token) = token {
+                options = options.token(token);
+            }
+            if let Some(tokens) = tokens {
+                let next = callback(tokens);
+                options = options.token_callback(move |room| next(Some(room)));
             }
             json!({"recovered": client.room(&room).join(options).await?})
         }

@@ -26,6 +26,9 @@ const SUBPROTOCOL: &str = "signalbox.v1";
 /// How long a close handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The library holds this much for each connection, 128 KiB by default.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+
 /// A longer text is no reason but a page for people.
 const REASON_MAX: usize = 200;
 
@@ -78,6 +81,7 @@ impl Socket {
     ) -> Result<Self, Ending> {
         let request = request(&url, token.as_deref()).map_err(Ending::because)?;
         let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(bytes_max))
             .max_frame_size(Some(bytes_max));
         let opened = connect_async_with_config(request, Some(config), true).await;

@@ -9,11 +9,11 @@ const event = (name, fields) => print({ event: name, ...fields });
 let client;
 const rooms = new Map();
 
-/** The answers of a token callback, in order; null fails, and the last one repeats. */
-function answersOf(tokens) {
+/** The answers of a token callback, in order; null fails, and the last one repeats. `room` is that of a room token. */
+function answersOf(tokens, room) {
   let next = 0;
   return async () => {
-    event("token");
+    event("token", { room });
     const token = tokens[Math.min(next++, tokens.length - 1)];
     if (token === null) throw new Error("no token");
     if (token === "final") throw Object.assign(new Error("signed out"), { final: true });
@@ -32,8 +32,13 @@ function open({ url, userId, token, tokens, options = {} }) {
   return null;
 }
 
-async function join({ room: name, last, presence }) {
-  const room = client.join(name, { ...(last !== undefined && { last }), ...(presence !== undefined && { presence }) });
+async function join({ room: name, last, presence, token, tokens }) {
+  const room = client.join(name, {
+    ...(last !== undefined && { last }),
+    ...(presence !== undefined && { presence }),
+    ...(token !== undefined && { token }),
+    ...(tokens && { token: answersOf(tokens, name) }),
+  });
   if (rooms.get(name) !== room) {
     rooms.set(name, room);
     room.on("recovered", ({ recovered, reason }) => event("recovered", { room: name, recovered, reason }));

@@ -76,7 +76,10 @@ export class Signalbox<Events extends object = Record<string, unknown>, Calling 
       send: (type: string, payload: unknown, to: SendOptions) => this.#send(type, payload, to),
       history: (room: Room, page: HistoryOptions) => this.#history(room, page),
     };
-    this.#rooms = new Rooms(this.#calls, actions, (error) => this.#callbackFailed(error));
+    this.#rooms = new Rooms(this.#calls, actions, settings.tokenTimeoutMs, {
+      callbackFailed: (error) => this.#callbackFailed(error),
+      tokenFailed: (error) => this.#report(error),
+    });
     this.#renewal = new TokenRenewal(
       this.#connection.credentials,
       this.#calls,

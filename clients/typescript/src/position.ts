@@ -19,7 +19,7 @@ export interface Recovery {
   readonly recovered: boolean;
   /** The number of missed messages that follow. */
   readonly count?: number;
-  /** Why messages are missing: `epoch`, `expired` or `too_many`. */
+  /** Why messages are missing: `epoch`, `expired`, `too_many`, or `no_history` if the room has none any more. */
   readonly reason?: string;
 }
 

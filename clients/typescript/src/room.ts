@@ -1,3 +1,4 @@
+import type { Credentials } from "./credentials.js";
 import { Emitter, type Unsubscribe } from "./emitter.js";
 import type { SignalboxError } from "./errors.js";
 import type { Member, Presence, PresenceFrame } from "./presence.js";
@@ -125,6 +126,8 @@ export class RoomState {
   position: Position | undefined;
   /** The room token, until the server refuses it. */
   token: string | undefined;
+  /** The callback that returns room tokens, once it was called. */
+  credentials: Credentials | undefined;
   failures = 0;
   retry: ReturnType<typeof setTimeout> | undefined;
 

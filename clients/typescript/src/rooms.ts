@@ -1,7 +1,7 @@
 import { backoffMs } from "./backoff.js";
 import type { Calls } from "./calls.js";
-import { isFinal } from "./credentials.js";
-import { SignalboxError, textOf } from "./errors.js";
+import { callbackReason, Credentials, isFinal } from "./credentials.js";
+import { SignalboxError } from "./errors.js";
 import { isObject, type Ack } from "./frames.js";
 import { placeOf, positionOf, recoveryOf, type NamedPlace } from "./position.js";
 import type { PresenceFrame } from "./presence.js";
@@ -11,14 +11,26 @@ import type { Message } from "./types.js";
 /** The most joins that wait for their answers. */
 const PENDING_MAX = 50;
 
+/** The place in a room that keeps no messages. */
+const NO_HISTORY: NamedPlace = { recovered: false, reason: "no_history" };
+
 /** The bounds of the wait before a join is tried again. */
 const BACKOFF = { minMs: 1_000, maxMs: 20_000 };
+
+/** The reports of rooms to their client. */
+export interface RoomReports {
+  /** A callback for events has failed. */
+  callbackFailed(error: unknown): void;
+  /** A token callback has failed, and is called again. */
+  tokenFailed(error: SignalboxError): void;
+}
 
 /** The rooms in which the application wants to be. */
 export class Rooms {
   readonly #calls: Calls;
   readonly #actions: Omit<RoomActions, "leave">;
-  readonly #failed: (error: unknown) => void;
+  readonly #tokenTimeoutMs: number;
+  readonly #reports: RoomReports;
   /** In the order of the wishes. */
   readonly #rooms = new Map<string, Room>();
   /** Leaves that wait for their answers, by room: their `left` frames are expected. */
@@ -29,11 +41,12 @@ export class Rooms {
   #pending = 0;
   #settled: (() => void) | undefined;
 
-  /** `failed` gets the errors of callbacks. */
-  constructor(calls: Calls, actions: Omit<RoomActions, "leave">, failed: (error: unknown) => void) {
+  /** A token callback may take `tokenTimeoutMs`. */
+  constructor(calls: Calls, actions: Omit<RoomActions, "leave">, tokenTimeoutMs: number, reports: RoomReports) {
     this.#calls = calls;
     this.#actions = actions;
-    this.#failed = failed;
+    this.#tokenTimeoutMs = tokenTimeoutMs;
+    this.#reports = reports;
   }
 
   /** The names of the rooms that are joined now. */
@@ -53,7 +66,7 @@ export class Rooms {
       return known;
     }
     const actions = { ...this.#actions, leave: (left: Room) => this.#leave(left) };
-    const room = new Room(name, options, actions, this.#failed);
+    const room = new Room(name, options, actions, (error) => this.#reports.callbackFailed(error));
     this.#rooms.set(name, room);
     this.#joinMore();
     return room;
@@ -87,6 +100,7 @@ export class Rooms {
     this.lost();
     for (const room of [...this.#rooms.values()]) {
       room.state.emitter.silence();
+      room.state.credentials?.reset();
       if (room.state.settled) continue;
       this.#rooms.delete(room.name);
       room.state.reject(new SignalboxError("closed", "the client was closed"));
@@ -175,22 +189,26 @@ export class Rooms {
   }
 
   #joinWithNewToken(room: Room, callback: (room: string) => string | Promise<string>): void {
+    const { state } = room;
     const connection = this.#connection;
-    Promise.resolve()
-      .then(() => callback(room.name))
-      .then(
-        (token) => {
-          room.state.token = token;
-          if (connection !== this.#connection) return;
-          if (this.#rooms.get(room.name) === room) this.#sendJoin(room, token);
-          else this.#answered(room);
-        },
-        (error: unknown) => {
-          if (connection !== this.#connection) return;
-          const details = { cause: error, retryable: !isFinal(error) };
-          this.#refused(room, new SignalboxError("unauthorized", `no room token: ${textOf(error)}`, details));
-        },
-      );
+    // A later `join` may have brought another callback.
+    const newest = () => (typeof state.options.token === "function" ? state.options.token : callback);
+    state.credentials ??= new Credentials(() => newest()(room.name), this.#tokenTimeoutMs);
+    state.credentials.renew().then(
+      (token) => {
+        state.token = token;
+        if (connection !== this.#connection) return;
+        if (this.#rooms.get(room.name) === room) this.#sendJoin(room, token);
+        else this.#answered(room);
+      },
+      (error: unknown) => {
+        if (connection !== this.#connection) return;
+        const code = isFinal(error) ? "unauthorized" : "token_failed";
+        const failure = new SignalboxError(code, callbackReason(error), { cause: error });
+        if (failure.retryable && this.#rooms.get(room.name) === room) this.#reports.tokenFailed(failure);
+        this.#refused(room, failure);
+      },
+    );
   }
 
   #sendJoin(room: Room, token: string | undefined): void {
@@ -214,12 +232,12 @@ export class Rooms {
     const { state } = room;
     state.member = true;
     state.failures = 0;
-    const place = isObject(ack.room) ? (ack.room as NamedPlace) : undefined;
-    if (returned && place) this.#take(room, place);
+    const place = isObject(ack.room) ? (ack.room as NamedPlace) : NO_HISTORY;
+    if (returned) this.#take(room, place);
     else state.position = positionOf(place);
     if (!state.settled) {
       state.settled = true;
-      state.resolve({ recovered: returned ? place?.recovered : undefined });
+      state.resolve({ recovered: returned ? place.recovered : undefined });
     }
     if (state.changed && this.#rooms.get(room.name) === room && !state.pending) this.#join(room);
     this.#joinMore();
@@ -276,6 +294,7 @@ export class Rooms {
 
   #forget(room: Room): void {
     clearTimeout(room.state.retry);
+    room.state.credentials?.reset();
     this.#rooms.delete(room.name);
   }
 

@@ -216,6 +216,68 @@ withClock("a room token comes from the callback, is kept, and is renewed when it
   client.close();
 });
 
+withClock("the callback of a room token has its time, is never called twice at once, and is reported if it fails", async (tick) => {
+  const random = mock.method(Math, "random", () => 0.5);
+  const { client, sockets, errors } = await connected(Signalbox);
+  let calls = 0;
+  const room = client.join("r", { token: () => (++calls === 1 ? new Promise(() => {}) : `t-${calls}`) });
+  await settle();
+  sockets[0].end(1006);
+  await tick(250);
+  sockets[1].welcome();
+  await settle();
+  assert.deepEqual([calls, errors.length], [1, 0]);
+  await tick(29_749);
+  assert.deepEqual([calls, errors.length], [1, 0]);
+  await tick(1);
+  assert.deepEqual([calls, errors.map(({ code }) => code)], [1, ["token_failed"]]);
+  await tick(500);
+  assert.equal(sockets[1].sent.at(-1).payload.token, "t-2");
+  sockets[1].ack("join");
+  await room.joined;
+  random.mock.restore();
+  client.close();
+});
+
+withClock("a join of a room that is joined may bring another token callback", async () => {
+  const { client, sockets } = await connected(Signalbox);
+  const room = client.join("r", { token: () => "one" });
+  await settle();
+  sockets[0].ack("join");
+  await room.joined;
+  client.join("r", { token: () => "two" });
+  await settle();
+  assert.equal(sockets[0].sent.at(-1).payload.token, "two");
+  client.close();
+});
+
+withClock("a room that is left waits for no token any more", async (tick) => {
+  const { client, sockets, errors } = await connected(Signalbox);
+  const room = client.join("r", { token: () => new Promise(() => {}) });
+  await settle();
+  room.leave();
+  await settle();
+  await tick(60_000);
+  assert.deepEqual(errors, []);
+  assert.ok(sockets[0].sent.every(({ type }) => type !== "join"));
+  client.close();
+});
+
+withClock("a room that has lost its history did not recover", async () => {
+  const { client, sockets } = await connected(Signalbox);
+  const seen = [];
+  const room = client.join("r");
+  room.on("recovered", (recovery) => seen.push(recovery));
+  room.on("message", ({ payload }) => seen.push(payload));
+  sockets[0].ack("join", { room: { epoch: "e", offset: 7 } });
+  sockets[0].frame({ type: "t", payload: "gap", room: "r", offset: 9 });
+  assert.equal(sockets[0].sent.at(-1).payload.since.offset, 7);
+  sockets[0].ack("join");
+  sockets[0].frame({ type: "t", payload: "next", room: "r" });
+  assert.deepEqual(seen, [{ recovered: false, reason: "no_history" }, "next"]);
+  client.close();
+});
+
 withClock("an error about which nobody asks is printed", async () => {
   const printed = mock.method(console, "error", () => {});
   const { FakeWebSocket, sockets } = fakeWebSocket();

@@ -44,7 +44,8 @@ pub(super) struct Case {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Step {
-    /// Sends the driver a command. `$token:USER:TIME` is replaced by a token, `$text:LENGTH` by a text.
+    /// Sends the driver a command. `$token:USER:TIME` is replaced by a token, `$token:USER:TIME:ROOM` by one for a room,
+    /// `$text:LENGTH` by a text.
     Driver(DriverStep),
     /// Waits for the answer to the command that was called `to`.
     Answer { to: String, is: Value },

@@ -79,6 +79,18 @@ impl Driver {
         })
     }
 
+    /// Sends a command, and returns the value that answers it.
+    pub(super) fn ask(&mut self, command: Map<String, Value>) -> anyhow::Result<Value> {
+        let number = self.send(command)?;
+        self.until("no answer came", |driver| {
+            driver.answers.contains_key(&number).then_some(())
+        })?;
+        let mut answer = self.answers.remove(&number).unwrap_or_default();
+        let error = &answer["error"];
+        ensure!(error.is_null(), "the answer is {error}");
+        Ok(answer["ok"].take())
+    }
+
     /// Waits until everything is here that the driver reported before now.
     pub(super) fn catch_up(&mut self) -> anyhow::Result<()> {
         let state = Map::from_iter([("do".to_owned(), "state".into())]);

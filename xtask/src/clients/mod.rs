@@ -4,6 +4,7 @@
 mod cases;
 pub(crate) mod docs;
 mod driver;
+mod herd;
 mod packages;
 mod pattern;
 mod peer;
@@ -19,7 +20,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::programs;
@@ -47,6 +48,10 @@ pub(crate) struct ClientsArgs {
     /// Run only the cases whose name contains this
     #[arg(long, requires = "clients", value_name = "NAME")]
     case: Option<String>,
+    /// Only restart three nodes under this many clients of each SDK
+    #[arg(long, requires = "clients", conflicts_with = "case", value_name = "CLIENTS",
+        value_parser = clap::value_parser!(u16).range(1..=2_000))]
+    herd: Option<u16>,
     /// Use this server instead of building one
     #[arg(long, requires = "clients", value_name = "PATH")]
     pub(crate) server: Option<PathBuf>,
@@ -79,6 +84,14 @@ pub(crate) fn test(
     }
     let is_chosen =
         |sdk: &&Sdk| args.client.is_empty() || args.client.iter().any(|name| name == sdk.name);
+    let sdks: Vec<_> = SDKS
+        .iter()
+        .filter(is_chosen)
+        .filter(|sdk| sdk.exists(workspace))
+        .collect();
+    if let Some(count) = args.herd {
+        return run_herd(workspace, program, &sdks, count.into());
+    }
     let all = cases::read(workspace.root())?.cases;
     let folder = TempDir::new("clients")?;
     let is_wanted = |case: &&Case| {
@@ -88,17 +101,24 @@ pub(crate) fn test(
     };
     let cases: Vec<_> = all.iter().filter(is_wanted).collect();
     let mut outcomes = Vec::new();
-    for sdk in SDKS
-        .iter()
-        .filter(is_chosen)
-        .filter(|sdk| sdk.exists(workspace))
-    {
+    for sdk in &sdks {
         eprintln!("== {}", sdk.name);
         outcomes.push((
             sdk.name,
             try_out(workspace, program, folder.path(), sdk, &cases),
         ));
     }
+    let herd = if args.case.is_none() {
+        let built = sdks
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, (_, outcome))| matches!(outcome, Outcome::Ran { .. }));
+        let built: Vec<_> = built.map(|(sdk, _)| *sdk).collect();
+        eprintln!("== restarts under {} clients of each SDK", herd::SMALL);
+        herd::run(workspace, program, &built, herd::SMALL)
+    } else {
+        Ok(())
+    };
     print!("{}", summary(&outcomes));
     let failed: Vec<_> = outcomes
         .iter()
@@ -108,7 +128,27 @@ pub(crate) fn test(
     if !failed.is_empty() {
         bail!("{} failed; the cases are named above", failed.join(", "));
     }
-    Ok(())
+    herd.context("restarts under many clients")
+}
+
+/// Restarts nodes under `count` clients of each SDK.
+fn run_herd(
+    workspace: &Workspace,
+    program: &Path,
+    sdks: &[&Sdk],
+    count: usize,
+) -> anyhow::Result<()> {
+    let mut built = Vec::new();
+    for sdk in sdks {
+        match programs::missing(sdk.name, sdk.programs) {
+            Some(line) => eprintln!("{line}"),
+            None => {
+                sdk.build(workspace).context(sdk.name)?;
+                built.push(*sdk);
+            }
+        }
+    }
+    herd::run(workspace, program, &built, count)
 }
 
 fn try_out(

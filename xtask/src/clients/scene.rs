@@ -138,12 +138,16 @@ impl Scene {
         }
     }
 
-    /// Replaces `$token:USER:TIME` and `$text:LENGTH`.
+    /// Replaces `$token:USER:TIME`, `$token:USER:TIME:ROOM` and `$text:LENGTH`.
     fn fill_in(&self, command: &Map<String, Value>) -> anyhow::Result<Map<String, Value>> {
         let replace = |value: &Value| -> anyhow::Result<Value> {
-            let words: Vec<_> = value.as_str().unwrap_or_default().split(':').collect();
+            // The name of a room may have colons.
+            let words: Vec<_> = value.as_str().unwrap_or_default().splitn(4, ':').collect();
             match words[..] {
-                ["$token", user, time] => Ok(self.server.token(user, time)?.into()),
+                ["$token", user, time] => Ok(self.server.token(user, time, None)?.into()),
+                ["$token", user, time, room] => {
+                    Ok(self.server.token(user, time, Some(room))?.into())
+                }
                 ["$text", length] => Ok("x".repeat(length.parse()?).into()),
                 _ => Ok(value.clone()),
             }

@@ -22,10 +22,12 @@ pub(super) struct Sdk {
     folder: &'static str,
     /// The programs that it needs.
     pub(super) programs: &'static [Program],
-    /// Installs its packages, builds it and runs its own tests.
-    prepare: fn(&Place<'_>, &Path) -> anyhow::Result<()>,
+    /// Installs its packages and builds it. With the server's program it runs its own tests, too.
+    prepare: fn(&Place<'_>, Option<&Path>) -> anyhow::Result<()>,
     /// The command that starts its driver.
     driver: fn(&Place<'_>) -> Command,
+    /// The command that starts its process of many clients, if it has one.
+    herd: Option<fn(&Place<'_>) -> Command>,
 }
 
 /// All SDKs.
@@ -40,6 +42,11 @@ pub(super) const SDKS: &[Sdk] = &[
             node.arg(place.source.join("conformance/driver.mjs"));
             node
         },
+        herd: Some(|place| {
+            let mut node = Command::new("node");
+            node.arg(place.source.join("conformance/herd.mjs"));
+            node
+        }),
     },
     Sdk {
         name: "python",
@@ -51,20 +58,27 @@ pub(super) const SDKS: &[Sdk] = &[
             python.arg(place.source.join("conformance_driver.py"));
             python
         },
+        herd: Some(|place| {
+            let mut python = place.python();
+            python.arg(place.source.join("conformance_herd.py"));
+            python
+        }),
     },
     Sdk {
         name: "go",
         folder: "clients/go",
         programs: &[GO],
         prepare: prepare_go,
-        driver: |place| Command::new(place.go_driver()),
+        driver: |place| Command::new(place.go_program("driver")),
+        herd: Some(|place| Command::new(place.go_program("herd"))),
     },
     Sdk {
         name: "rust",
         folder: "clients/rust",
         programs: &[],
         prepare: prepare_rust,
-        driver: |place| Command::new(place.rust_driver()),
+        driver: |place| Command::new(place.rust_example("conformance_driver")),
+        herd: Some(|place| Command::new(place.rust_example("herd"))),
     },
 ];
 
@@ -91,12 +105,22 @@ impl Sdk {
     /// Installs its packages, builds it and runs its own tests.
     /// Some of them use the server's `program`.
     pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
-        (self.prepare)(&self.place(workspace), program)
+        (self.prepare)(&self.place(workspace), Some(program))
+    }
+
+    /// Installs its packages and builds it.
+    pub(super) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        (self.prepare)(&self.place(workspace), None)
     }
 
     /// The command that starts its driver.
     pub(super) fn driver(&self, workspace: &Workspace) -> Command {
         (self.driver)(&self.place(workspace))
+    }
+
+    /// The command that starts its process of many clients, if it has one.
+    pub(super) fn herd(&self, workspace: &Workspace) -> Option<Command> {
+        Some((self.herd?)(&self.place(workspace)))
     }
 
     /// The folders of the SDK with this name.
@@ -132,13 +156,12 @@ impl Place<'_> {
         python
     }
 
-    fn go_driver(&self) -> PathBuf {
-        self.built.join("driver")
+    fn go_program(&self, name: &str) -> PathBuf {
+        self.built.join(name)
     }
 
-    fn rust_driver(&self) -> PathBuf {
-        self.workspace
-            .program("debug/examples", "conformance_driver")
+    fn rust_example(&self, name: &str) -> PathBuf {
+        self.workspace.program("debug/examples", name)
     }
 
     /// The folders of another package that is tested with this SDK.
@@ -175,7 +198,10 @@ const WITH_TYPESCRIPT: [&str; 5] = [
 /// Those of [`WITH_TYPESCRIPT`] that the reference needs.
 const WITH_TYPEDOC: usize = 3;
 
-fn prepare_typescript(place: &Place<'_>, program: &Path) -> anyhow::Result<()> {
+fn prepare_typescript(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
+    let Some(program) = program else {
+        return build_package(place);
+    };
     for folder in WITH_TYPESCRIPT {
         let package = place.package(folder);
         build_package(&package).context(folder)?;
@@ -211,8 +237,12 @@ fn build_package(place: &Place<'_>) -> anyhow::Result<()> {
     run_program(build.env("API_DOCS", place.api_docs()))
 }
 
-fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
-    document_python(place)?;
+fn prepare_python(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
+    install_python(place)?;
+    if program.is_none() {
+        return Ok(());
+    }
+    write_python_reference(place)?;
     run_program(
         place
             .python()
@@ -230,6 +260,10 @@ fn prepare_python(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
 /// Writes the reference of the package for Python.
 pub(super) fn document_python(place: &Place<'_>) -> anyhow::Result<()> {
     install_python(place)?;
+    write_python_reference(place)
+}
+
+fn write_python_reference(place: &Place<'_>) -> anyhow::Result<()> {
     let mut pdoc = place.python();
     pdoc.args(["-m", "pdoc", "--output-directory"])
         .arg(place.api_docs().join("python"))
@@ -264,13 +298,19 @@ fn install_python(place: &Place<'_>) -> anyhow::Result<()> {
     )
 }
 
-fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+fn prepare_go(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     fs::create_dir_all(&place.built)?;
-    let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
-    build.arg(place.go_driver()).arg("./conformance");
-    let mut test = place.command("go", &["test", "-mod=readonly", "./..."]);
-    let mut vet = place.command("go", &["vet", "-mod=readonly", "./..."]);
-    for command in [&mut build, &mut test, &mut vet] {
+    let build = |name: &str, folder: &str| {
+        let mut build = place.command("go", &["build", "-mod=readonly", "-o"]);
+        build.arg(place.go_program(name)).arg(folder);
+        build
+    };
+    let mut commands = vec![build("driver", "./conformance"), build("herd", "./herd")];
+    if program.is_some() {
+        commands.push(place.command("go", &["test", "-mod=readonly", "./..."]));
+        commands.push(place.command("go", &["vet", "-mod=readonly", "./..."]));
+    }
+    for command in &mut commands {
         if !may_install() {
             // Modules that are already there are used.
             command.env("GOPROXY", "off");
@@ -280,12 +320,22 @@ fn prepare_go(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the driver. The tests of this SDK are among those of the workspace.
-fn prepare_rust(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+/// Builds the examples. The tests of this SDK are among those of the workspace.
+fn prepare_rust(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     // With the features of the whole workspace, so that no dependency is compiled a second time.
-    let words = ["build", "--workspace", "--example", "conformance_driver"];
+    let words = [
+        "build",
+        "--workspace",
+        "--example",
+        "conformance_driver",
+        "--example",
+        "herd",
+    ];
     run_program(place.workspace.cargo().args(words))?;
-    packages::check_crate(place.workspace, "signalbox-client")
+    match program {
+        Some(_) => packages::check_crate(place.workspace, "signalbox-client"),
+        None => Ok(()),
+    }
 }
 
 /// Installs the packages of the list `wanted`, unless `installed` says that it was done.

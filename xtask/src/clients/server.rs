@@ -113,20 +113,18 @@ impl Server {
         Ok(())
     }
 
-    /// A token of `user` that is valid for `time`, such as `1h`.
-    pub(super) fn token(&self, user: &str, time: &str) -> anyhow::Result<String> {
+    /// A token of `user` that is valid for `time`, such as `1h`, for connections or for a room.
+    pub(super) fn token(
+        &self,
+        user: &str,
+        time: &str,
+        room: Option<&str>,
+    ) -> anyhow::Result<String> {
         let mut command = self.command();
-        let output = command
-            .args([
-                "token",
-                "--user",
-                user,
-                "--ttl",
-                time,
-                "--config",
-                "platform.toml",
-            ])
-            .output()?;
+        command.args(["token", "--user", user, "--ttl", time]);
+        command.args(room.iter().flat_map(|room| ["--room", room]));
+        command.args(["--config", "platform.toml"]);
+        let output = command.output()?;
         ensure!(
             output.status.success(),
             "no token: {}",

@@ -259,6 +259,7 @@ class Rooms:
         if place is None:
             wish.position = None
             if since is not None:
+                recovered = False
                 self._dispatcher.emit(wish.room._on_recovery, Recovery(False, "no_history"))
         elif since is None:
             # Old messages that the client asked for are still to come.

@@ -72,6 +72,26 @@ fn messages_wait_no_longer_than_ten_seconds_for_rooms() {
 }
 
 #[test]
+fn a_room_that_has_lost_its_history_did_not_recover() {
+    let mut bench = Bench::member("r", JoinOptions::default());
+    bench.events();
+    bench.room_message("r", 7);
+    let rejoin = bench.sent().pop().unwrap();
+    assert_eq!(rejoin["payload"]["since"]["offset"], 5);
+    bench.ack(&rejoin, json!({}));
+    let events = bench.events();
+    let [
+        Event::Recovery {
+            recovered, reason, ..
+        },
+    ] = &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*recovered, reason.as_deref()), (false, Some("no_history")));
+}
+
+#[test]
 fn a_rejoin_names_the_position_and_a_gap_leads_to_one() {
     let mut bench = Bench::member("r", JoinOptions::default().last(2));
     bench.events();
