@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::programs::{NODE, NPM, Program};
-use crate::requirements::{INSTALL_VARIABLE, may_install};
+use crate::requirements::{self, INSTALL_VARIABLE, MAVEN, Requirement, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -16,8 +16,10 @@ pub(super) struct Sdk {
     pub(super) name: &'static str,
     /// Its folder, relative to the repository.
     folder: &'static str,
-    /// The programs that it needs.
+    /// The programs that it needs. Without them it is skipped.
     pub(super) programs: &'static [Program],
+    /// Other programs that it needs, and that are installed if they are missing.
+    requirements: &'static [Requirement],
     /// Installs its packages, builds it and runs its own tests.
     prepare: fn(&Place<'_>, &Path) -> anyhow::Result<()>,
     /// The command that starts its driver.
@@ -30,6 +32,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "typescript",
         folder: "clients/typescript",
         programs: &[NODE, NPM],
+        requirements: &[],
         prepare: prepare_typescript,
         driver: |place| {
             let mut node = Command::new("node");
@@ -41,6 +44,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "python",
         folder: "clients/python",
         programs: &[PYTHON],
+        requirements: &[],
         prepare: prepare_python,
         driver: |place| {
             let mut python = place.python();
@@ -52,6 +56,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "go",
         folder: "clients/go",
         programs: &[GO],
+        requirements: &[],
         prepare: prepare_go,
         driver: |place| Command::new(place.go_driver()),
     },
@@ -59,8 +64,17 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "rust",
         folder: "clients/rust",
         programs: &[],
+        requirements: &[],
         prepare: prepare_rust,
         driver: |place| Command::new(place.rust_driver()),
+    },
+    Sdk {
+        name: "kotlin",
+        folder: "clients/kotlin",
+        programs: &[],
+        requirements: &[MAVEN],
+        prepare: prepare_kotlin,
+        driver: |place| place.kotlin_driver(),
     },
 ];
 
@@ -87,6 +101,7 @@ impl Sdk {
     /// Installs its packages, builds it and runs its own tests.
     /// Some of them use the server's `program`.
     pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
+        requirements::ensure(self.requirements)?;
         (self.prepare)(&self.place(workspace), program)
     }
 
@@ -129,6 +144,27 @@ impl Place<'_> {
     fn rust_driver(&self) -> PathBuf {
         self.workspace
             .program("debug/examples", "conformance_driver")
+    }
+
+    /// Maven, which keeps its packages and all that it builds in the folder of the build.
+    fn maven(&self) -> Command {
+        let mut maven = self.command("mvn", &["--batch-mode", "--quiet"]);
+        let setting = |name: &str, path: &Path| format!("-D{name}={}", path.display());
+        maven
+            .arg(setting("maven.repo.local", &self.built.join("repository")))
+            .arg(setting("built", &self.built));
+        maven
+    }
+
+    fn kotlin_driver(&self) -> Command {
+        let classes = self.built.join("classes").display().to_string();
+        let driver = self.built.join("signalbox-client-driver.jar");
+        let mut java = Command::new("java");
+        java.args(JAVA_THAT_STARTS_FAST)
+            .arg("-cp")
+            .arg(format!("{classes}:{}", driver.display()))
+            .arg("signalbox.conformance.DriverKt");
+        java
     }
 
     /// A command in the folder of the sources.
@@ -229,6 +265,25 @@ fn prepare_rust(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
     run_program(place.workspace.cargo().args(words))
 }
 
+/// A driver lives for seconds, and others run at the same time.
+const JAVA_THAT_STARTS_FAST: [&str; 3] =
+    ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"];
+
+fn prepare_kotlin(place: &Place<'_>, _program: &Path) -> anyhow::Result<()> {
+    let packages = place.source.join("pom.xml");
+    let installed = place.built.join("installed.xml");
+    let list = read_list(&packages)?;
+    let mut maven = place.maven();
+    if !may_install() || is_installed(&list, &installed) {
+        // Packages that are already there are used.
+        maven.arg("--offline");
+    }
+    run_program(maven.arg("package")).context(
+        "if packages are missing, Maven must reach Maven Central or a mirror of it (mirrors in ~/.m2/settings.xml)",
+    )?;
+    mark_installed(&list, &installed)
+}
+
 /// Installs the packages of the list `wanted`, unless `installed` says that it was done.
 fn install(
     wanted: &Path,
@@ -236,9 +291,8 @@ fn install(
     by_hand: &str,
     work: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let list =
-        fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
-    if fs::read_to_string(installed).is_ok_and(|installed| installed == list) {
+    let list = read_list(wanted)?;
+    if is_installed(&list, installed) {
         return Ok(());
     }
     if !may_install() {
@@ -254,6 +308,18 @@ fn install(
             wanted.display()
         )
     })?;
-    // Written last, so that an interrupted installation is repeated.
+    mark_installed(&list, installed)
+}
+
+fn read_list(wanted: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))
+}
+
+fn is_installed(list: &str, installed: &Path) -> bool {
+    fs::read_to_string(installed).is_ok_and(|installed| installed == list)
+}
+
+/// Comes last, so that an interrupted installation is repeated.
+fn mark_installed(list: &str, installed: &Path) -> anyhow::Result<()> {
     fs::write(installed, list).with_context(|| format!("cannot write {}", installed.display()))
 }
