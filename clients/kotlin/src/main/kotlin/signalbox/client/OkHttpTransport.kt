@@ -49,7 +49,9 @@ internal class OkHttpTransport(base: OkHttpClient?) : Transport {
     override suspend fun open(url: String, token: String?): Socket {
         val request = Request.Builder().url(url).header("Sec-WebSocket-Protocol", SUBPROTOCOL)
         token?.let { request.header("Authorization", "Bearer $it") }
-        return OkHttpSocket().also { it.open(client, request.build()) }
+        val socket = OkHttpSocket()
+        socket.open(client, request.tag(OkHttpSocket::class.java, socket).build())
+        return socket
     }
 }
 
@@ -69,26 +71,17 @@ private object Threads {
 private object OneUpgrade : Interceptor {
     private const val UNAVAILABLE = 503
 
-    private class Watch : EventListener() {
-        @Volatile
-        var refused: Response? = null
-
-        override fun responseHeadersEnd(call: Call, response: Response) {
-            if (response.code == UNAVAILABLE && response.header("Retry-After")?.trim() == "0") {
-                refused = response
-                call.cancel()
-            }
-        }
-    }
-
     override fun intercept(chain: Interceptor.Chain): Response {
-        val watch = Watch()
-        chain.call().addEventListener(watch)
-        return try {
-            chain.proceed(chain.request())
-        } catch (error: IOException) {
-            watch.refused ?: throw error
-        }
+        val socket = chain.request().tag(OkHttpSocket::class.java)
+        chain.call().addEventListener(object : EventListener() {
+            override fun responseHeadersEnd(call: Call, response: Response) {
+                if (response.code == UNAVAILABLE && response.header("Retry-After")?.trim() == "0") {
+                    socket?.refusal = response
+                    call.cancel()
+                }
+            }
+        })
+        return chain.proceed(chain.request())
     }
 }
 
@@ -97,6 +90,10 @@ private class OkHttpSocket : WebSocketListener(), Socket {
     private val opened = CompletableDeferred<Unit>()
     private val frames = Channel<String>(FRAMES_MAX)
     private val ended: CompletableJob = Job()
+
+    /** The refusal of an upgrade that was cancelled for it. */
+    @Volatile
+    var refusal: Response? = null
 
     @Volatile
     private var isClosing = false
@@ -172,7 +169,7 @@ private class OkHttpSocket : WebSocketListener(), Socket {
     }
 
     override fun onFailure(webSocket: WebSocket, t: Throwable, response: Response?) {
-        val failure = EndedException(if (opened.isCompleted) lost(t) else refused(t, response))
+        val failure = EndedException(if (opened.isCompleted) lost(t) else refused(t, response ?: refusal))
         opened.completeExceptionally(failure)
         frames.close(failure)
         ended.complete()
