@@ -58,6 +58,7 @@ public class Page internal constructor(
 
 /** Tells whether messages were missed while the client was away. If so, load your state anew. */
 public data class Recovery(
+    /** Whether nothing was missed: the messages follow. */
     public val recovered: Boolean,
     /** The reason why they cannot be delivered: `epoch`, `expired`, `too_many`, or `no_history` if the room has none any more. */
     public val reason: String?,

@@ -6,10 +6,23 @@ import kotlinx.coroutines.withContext
 import kotlinx.serialization.json.JsonElement
 
 /** The state of a client. It begins in [DISCONNECTED]. */
-public enum class State { DISCONNECTED, CONNECTING, CONNECTED, CLOSED }
+public enum class State {
+    /** There is no connection. The client waits for the next attempt, or was never connected. */
+    DISCONNECTED,
+
+    /** An attempt is under way. */
+    CONNECTING,
+
+    /** There is a connection. */
+    CONNECTED,
+
+    /** The application or the server ended the client. */
+    CLOSED,
+}
 
 /** The new state of a client, and the reason for it. */
 public data class StateChange(
+    /** The new state. */
     public val state: State,
     /** The close code of the server. */
     public val code: Int? = null,
