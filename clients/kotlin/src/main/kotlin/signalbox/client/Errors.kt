@@ -45,7 +45,8 @@ public object ErrorCode {
 public class SignalboxException internal constructor(
     /** A code of the server (docs/protocol.md), of a plugin, or of [ErrorCode]. */
     public val code: String,
-    message: String,
+    /** The reason, for people. */
+    override val message: String,
     /** Whether the same call may succeed later. */
     public val retryable: Boolean = code in ErrorCode.RETRYABLE,
     /** The plugin that refused or failed. */
@@ -55,7 +56,9 @@ public class SignalboxException internal constructor(
     /** The close code that ended the connection for good. */
     public val closeCode: Int? = null,
     cause: Throwable? = null,
-) : Exception("$code: $message", cause)
+) : Exception(message, cause) {
+    override fun toString(): String = "${javaClass.name}: $code: $message"
+}
 
 /**
  * A token callback throws this if there will be no token: the client is closed, or leaves the room, instead of calling it again.

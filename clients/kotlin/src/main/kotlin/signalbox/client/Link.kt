@@ -15,7 +15,7 @@ import kotlinx.coroutines.withTimeoutOrNull
 internal class Link(private val core: Core, private val url: String, private val transport: Transport) {
     private val scheduler = core.scheduler
     private val options = core.options
-    private val tokens = Tokens(scheduler, options.tokenTimeout, options.token, options.fetchToken)
+    private val tokens = Tokens(scheduler, options.tokenTimeout, options.token, options.fetchToken?.let(::forHeader))
     private val backoff = Backoff(options.backoffMin, options.backoffMax, core.random)
 
     /** The coroutine that owns the connection, and its number: an earlier one may still be closing its socket. */
@@ -117,7 +117,7 @@ internal class Link(private val core: Core, private val url: String, private val
             tokens.get()
         } catch (failure: TokenFailure) {
             if (!failure.final) scheduler.locked { core.report(failure.error) }
-            return Ending(failure.error.message.orEmpty(), denied = failure.final)
+            return Ending(failure.error.message, denied = failure.final)
         }
         var socket: Socket? = null
         try {
@@ -254,6 +254,11 @@ internal class Link(private val core: Core, private val url: String, private val
         if (query.isEmpty()) return url
         val separator = if ('?' in url) "&" else "?"
         return url + separator + query.joinToString("&") { (name, value) -> "$name=${URLEncoder.encode(value, "UTF-8")}" }
+    }
+
+    /** A token with other characters would be an exception of the HTTP client. */
+    private fun forHeader(fetch: suspend () -> String): suspend () -> String = {
+        fetch().also { check(isForHeader(it)) { "it returned a token with characters that no header may have" } }
     }
 
     private companion object {

@@ -4,7 +4,6 @@ import java.io.IOException
 import java.util.concurrent.SynchronousQueue
 import java.util.concurrent.ThreadPoolExecutor
 import java.util.concurrent.TimeUnit
-import kotlin.time.toJavaDuration
 import kotlinx.coroutines.CompletableDeferred
 import kotlinx.coroutines.CompletableJob
 import kotlinx.coroutines.Job
@@ -28,8 +27,8 @@ import okio.ByteString
 
 /** Connections of OkHttp, which works on the JVM and on Android. */
 internal class OkHttpTransport(base: OkHttpClient?) : Transport {
-    private val client = (base?.newBuilder() ?: OkHttpClient.Builder())
-        .dispatcher(Threads.dispatcher)
+    private val client = (base ?: Shared.client).newBuilder()
+        .dispatcher(Shared.dispatcher)
         // A refused upgrade leaves no connection.
         .connectionPool(ConnectionPool(0, 1, TimeUnit.SECONDS))
         .followRedirects(false)
@@ -43,7 +42,7 @@ internal class OkHttpTransport(base: OkHttpClient?) : Transport {
         .readTimeout(0, TimeUnit.SECONDS)
         .writeTimeout(0, TimeUnit.SECONDS)
         .pingInterval(0, TimeUnit.SECONDS)
-        .webSocketCloseTimeout(CLOSE_TIMEOUT.toJavaDuration())
+        .webSocketCloseTimeout(CLOSE_TIMEOUT.inWholeSeconds, TimeUnit.SECONDS)
         .build()
 
     override suspend fun open(url: String, token: String?): Socket {
@@ -55,8 +54,11 @@ internal class OkHttpTransport(base: OkHttpClient?) : Transport {
     }
 }
 
-/** The threads of all connections. OkHttp takes one for each connection; an idle one ends after a second. */
-private object Threads {
+private object Shared {
+    /** The certificates of the platform are loaded once. */
+    val client by lazy { OkHttpClient() }
+
+    /** The threads of all connections. OkHttp takes one for each connection; an idle one ends after a second. */
     val dispatcher = okhttp3.Dispatcher(
         ThreadPoolExecutor(0, Int.MAX_VALUE, 1, TimeUnit.SECONDS, SynchronousQueue()) { work ->
             Thread(work, "signalbox").apply { isDaemon = true }

@@ -72,12 +72,16 @@ public class Options internal constructor() {
     internal fun check(url: String): Options {
         require(isWebSocket(url)) { "the URL must begin with ws:// or wss:// and have a host: $url" }
         require(listOfNotNull(userId, token, fetchToken).size == 1) { "give one of userId, token, and a token callback" }
+        require(token?.let(::isForHeader) ?: true) { "the token has characters that no header may have" }
         require(queueMax >= 0 && queueBytesMax >= 0) { "queueMax and queueBytesMax must not be negative" }
         require(callbacksMax > 0) { "callbacksMax must be positive" }
         require(backoffMin >= Duration.ZERO && backoffMax >= Duration.ZERO) { "backoffMin and backoffMax must not be negative" }
         return this
     }
 }
+
+/** Whether a token can be sent in a header: it has no spaces, line ends, or letters outside ASCII. */
+internal fun isForHeader(token: String): Boolean = token.all { it in '!'..'~' }
 
 private fun isWebSocket(url: String): Boolean {
     val isScheme = url.startsWith("ws://", ignoreCase = true) || url.startsWith("wss://", ignoreCase = true)

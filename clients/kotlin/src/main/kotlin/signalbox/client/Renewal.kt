@@ -79,7 +79,7 @@ internal class Renewal(private val core: Core, private val tokens: Tokens, priva
             tokens.get()
         } catch (failure: TokenFailure) {
             scheduler.locked {
-                if (failure.final) drop(Ending(failure.error.message.orEmpty(), denied = true)) else core.report(failure.error)
+                if (failure.final) drop(Ending(failure.error.message, denied = true)) else core.report(failure.error)
             }
             return failure.error.takeUnless { failure.final }
         }

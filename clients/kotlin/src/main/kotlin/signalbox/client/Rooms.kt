@@ -27,7 +27,7 @@ internal class Rooms(private val core: Core) {
 
     /** Remembers a room that the application uses. */
     fun keep(room: Room) {
-        handles.putIfAbsent(room.name, room)
+        handles.getOrPut(room.name) { room }
     }
 
     fun membership(name: String): Membership? = wishes[name]

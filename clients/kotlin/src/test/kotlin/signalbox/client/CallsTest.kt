@@ -66,7 +66,7 @@ class CallsTest {
         peer.send("error", obj("id" to id, "code" to "blank", "message" to "no text", "plugin" to "chat", "retryable" to true))
         settle()
         val error = call.result().exceptionOrNull() as SignalboxException
-        assertEquals("blank: no text chat true", "${error.message} ${error.plugin} ${error.retryable}")
+        assertEquals("blank no text chat true", "${error.code} ${error.message} ${error.plugin} ${error.retryable}")
     }
 
     @Test

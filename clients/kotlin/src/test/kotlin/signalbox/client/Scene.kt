@@ -19,6 +19,7 @@ import kotlinx.coroutines.test.currentTime
 import kotlinx.coroutines.test.runCurrent
 import kotlinx.coroutines.test.runTest
 import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -253,7 +254,7 @@ internal fun obj(vararg fields: Pair<String, Any?>): JsonObject = JsonObject(fie
 
 internal fun json(value: Any?): JsonElement = when (value) {
     is JsonElement -> value
-    is List<*> -> kotlinx.serialization.json.JsonArray(value.map(::json))
+    is List<*> -> JsonArray(value.map(::json))
     is Number -> JsonPrimitive(value)
     is Boolean -> JsonPrimitive(value)
     else -> JsonPrimitive(value as String?)

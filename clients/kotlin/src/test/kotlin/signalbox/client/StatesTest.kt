@@ -51,6 +51,7 @@ class StatesTest {
             assertFailsWith<IllegalArgumentException>(url) { Signalbox(url) { userId = "ann" } }
         }
         assertFailsWith<IllegalArgumentException> { Signalbox("ws://a/ws") {} }
+        assertFailsWith<IllegalArgumentException> { Signalbox("ws://a/ws") { token = "secret\n" } }
         assertFailsWith<IllegalArgumentException> {
             Signalbox("ws://a/ws") {
                 userId = "ann"
@@ -131,7 +132,7 @@ class StatesTest {
         assertEquals("CLOSED 4501 0s", of("state").last())
         assertEquals(listOf(403, null), errors.map { it.status })
         assertEquals(listOf(null, 4501), errors.map { it.closeCode })
-        assertEquals("refused: blocked for now", errors.first().message)
+        assertEquals("blocked for now", errors.first().message)
         assertFalse(errors.first().retryable)
     }
 

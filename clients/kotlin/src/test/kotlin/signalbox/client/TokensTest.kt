@@ -68,6 +68,17 @@ class TokensTest {
     }
 
     @Test
+    fun `a token that no header can have is one that failed`() {
+        val issuer = Issuer("one\n", "two")
+        play({ token { issuer.get() } }) {
+            connect()
+            assertEquals(listOf(ErrorCode.TOKEN_FAILED), of("error"))
+            reconnected()
+            assertEquals(listOf<String?>("two"), transport.tokens)
+        }
+    }
+
+    @Test
     fun `a callback has thirty seconds and never runs twice`() {
         val gate = CompletableDeferred<Unit>()
         var calls = 0
