@@ -1,6 +1,7 @@
 //! The requirements on the machine in addition to cargo, and how they are installed.
 
 mod debian;
+mod maven;
 
 use std::fs;
 use std::io;
@@ -68,6 +69,16 @@ pub(crate) const BROWSER: Requirement = Requirement {
     install: || debian::install(&["chromium-driver", "fonts-dejavu-core"]),
     by_hand: "install Chromium or Chrome with the ChromeDriver of the same version \
               (https://developer.chrome.com/docs/chromedriver/), and put chromedriver into PATH",
+};
+
+/// The build tool of the Kotlin client, and the JDK that it needs.
+pub(crate) const MAVEN: Requirement = Requirement {
+    name: "Maven with a JDK 17 or newer",
+    present: maven::present,
+    command: "apt-get install maven default-jdk-headless",
+    install: maven::install,
+    by_hand: "install a JDK 17 or newer (https://adoptium.net) and Maven (https://maven.apache.org/install.html), and put \
+              java, javac and mvn into PATH",
 };
 
 /// The programs that the tests start.

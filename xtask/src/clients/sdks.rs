@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use super::packages;
 use crate::programs::{NODE, NPM, Program};
-use crate::requirements::{INSTALL_VARIABLE, may_install};
+use crate::requirements::{self, INSTALL_VARIABLE, MAVEN, Requirement, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -20,8 +20,10 @@ pub(super) struct Sdk {
     pub(super) name: &'static str,
     /// Its folder, relative to the repository.
     folder: &'static str,
-    /// The programs that it needs.
+    /// The programs that it needs. Without them it is skipped.
     pub(super) programs: &'static [Program],
+    /// Other programs that it needs, and that are installed if they are missing.
+    requirements: &'static [Requirement],
     /// Installs its packages and builds it. With the server's program it runs its own tests, too.
     prepare: fn(&Place<'_>, Option<&Path>) -> anyhow::Result<()>,
     /// The command that starts its driver.
@@ -36,6 +38,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "typescript",
         folder: "clients/typescript",
         programs: &[NODE, NPM],
+        requirements: &[],
         prepare: prepare_typescript,
         driver: |place| {
             let mut node = Command::new("node");
@@ -52,6 +55,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "python",
         folder: "clients/python",
         programs: &[PYTHON],
+        requirements: &[],
         prepare: prepare_python,
         driver: |place| {
             let mut python = place.python();
@@ -68,6 +72,7 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "go",
         folder: "clients/go",
         programs: &[GO],
+        requirements: &[],
         prepare: prepare_go,
         driver: |place| Command::new(place.go_program("driver")),
         herd: Some(|place| Command::new(place.go_program("herd"))),
@@ -76,9 +81,19 @@ pub(super) const SDKS: &[Sdk] = &[
         name: "rust",
         folder: "clients/rust",
         programs: &[],
+        requirements: &[],
         prepare: prepare_rust,
         driver: |place| Command::new(place.rust_example("conformance_driver")),
         herd: Some(|place| Command::new(place.rust_example("herd"))),
+    },
+    Sdk {
+        name: "kotlin",
+        folder: "clients/kotlin",
+        programs: &[],
+        requirements: &[MAVEN],
+        prepare: prepare_kotlin,
+        driver: |place| place.kotlin_driver(),
+        herd: None,
     },
 ];
 
@@ -105,11 +120,13 @@ impl Sdk {
     /// Installs its packages, builds it and runs its own tests.
     /// Some of them use the server's `program`.
     pub(super) fn prepare(&self, workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
+        requirements::ensure(self.requirements)?;
         (self.prepare)(&self.place(workspace), Some(program))
     }
 
     /// Installs its packages and builds it.
     pub(super) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        requirements::ensure(self.requirements)?;
         (self.prepare)(&self.place(workspace), None)
     }
 
@@ -176,6 +193,27 @@ impl Place<'_> {
     /// The folder of the references, each in a folder with the name of its SDK.
     fn api_docs(&self) -> PathBuf {
         self.workspace.target_dir().join(API_DOCS)
+    }
+
+    /// Maven, which keeps its packages and all that it builds in the folder of the build.
+    fn maven(&self) -> Command {
+        let mut maven = self.command("mvn", &["--batch-mode", "--quiet"]);
+        let setting = |name: &str, path: &Path| format!("-D{name}={}", path.display());
+        maven
+            .arg(setting("maven.repo.local", &self.built.join("repository")))
+            .arg(setting("built", &self.built));
+        maven
+    }
+
+    fn kotlin_driver(&self) -> Command {
+        let classes = self.built.join("classes").display().to_string();
+        let driver = self.built.join("signalbox-client-driver.jar");
+        let mut java = Command::new("java");
+        java.args(JAVA_THAT_STARTS_FAST)
+            .arg("-cp")
+            .arg(format!("{classes}:{}", driver.display()))
+            .arg("signalbox.conformance.DriverKt");
+        java
     }
 
     /// A command in the folder of the sources.
@@ -338,6 +376,28 @@ fn prepare_rust(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()>
     }
 }
 
+/// A driver lives for seconds, and others run at the same time.
+const JAVA_THAT_STARTS_FAST: [&str; 3] =
+    ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx256m"];
+
+fn prepare_kotlin(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
+    let packages = place.source.join("pom.xml");
+    let installed = place.built.join("installed.xml");
+    let list = read_list(&packages)?;
+    let mut maven = place.maven();
+    if !may_install() || is_installed(&list, &installed) {
+        // Packages that are already there are used.
+        maven.arg("--offline");
+    }
+    if program.is_none() {
+        maven.arg("-DskipTests");
+    }
+    run_program(maven.arg("package")).context(
+        "if packages are missing, Maven must reach Maven Central or a mirror of it (mirrors in ~/.m2/settings.xml)",
+    )?;
+    mark_installed(&list, &installed)
+}
+
 /// Installs the packages of the list `wanted`, unless `installed` says that it was done.
 fn install(
     wanted: &Path,
@@ -345,9 +405,8 @@ fn install(
     by_hand: &str,
     work: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let list =
-        fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
-    if fs::read_to_string(installed).is_ok_and(|installed| installed == list) {
+    let list = read_list(wanted)?;
+    if is_installed(&list, installed) {
         return Ok(());
     }
     if !may_install() {
@@ -363,6 +422,18 @@ fn install(
             wanted.display()
         )
     })?;
-    // Written last, so that an interrupted installation is repeated.
+    mark_installed(&list, installed)
+}
+
+fn read_list(wanted: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))
+}
+
+fn is_installed(list: &str, installed: &Path) -> bool {
+    fs::read_to_string(installed).is_ok_and(|installed| installed == list)
+}
+
+/// Comes last, so that an interrupted installation is repeated.
+fn mark_installed(list: &str, installed: &Path) -> anyhow::Result<()> {
     fs::write(installed, list).with_context(|| format!("cannot write {}", installed.display()))
 }
