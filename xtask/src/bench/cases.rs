@@ -24,7 +24,7 @@ pub(crate) struct Case {
     kind: Kind,
 }
 
-/// Who runs a case.
+/// The runs that a case belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
     /// The server and others, with `--peers`.

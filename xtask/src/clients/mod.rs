@@ -139,7 +139,7 @@ fn run_herd(
     count: usize,
 ) -> anyhow::Result<()> {
     let mut built = Vec::new();
-    for sdk in sdks {
+    for sdk in sdks.iter().filter(|sdk| sdk.has_herd()) {
         match programs::missing(sdk.name, sdk.programs) {
             Some(line) => eprintln!("{line}"),
             None => {

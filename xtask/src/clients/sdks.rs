@@ -135,6 +135,11 @@ impl Sdk {
         (self.driver)(&self.place(workspace))
     }
 
+    /// Whether it has a process of many clients.
+    pub(super) fn has_herd(&self) -> bool {
+        self.herd.is_some()
+    }
+
     /// The command that starts its process of many clients, if it has one.
     pub(super) fn herd(&self, workspace: &Workspace) -> Option<Command> {
         Some((self.herd?)(&self.place(workspace)))
