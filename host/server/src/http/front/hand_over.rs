@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{body::Body, http::Response};
+use axum::{
+    body::Body,
+    http::{Response, header},
+};
 use tokio::{
     io::AsyncWriteExt,
     sync::{Notify, oneshot},
@@ -99,7 +102,9 @@ fn head(response: &Response<Body>) -> Vec<u8> {
         "HTTP/1.1 {} {reason}\r\nDate: {date}\r\nConnection: close\r\n",
         status.as_u16()
     );
-    for (name, value) in response.headers() {
+    // The router adds the length of the body that is ignored.
+    let headers = response.headers().iter();
+    for (name, value) in headers.filter(|(name, _)| **name != header::CONTENT_LENGTH) {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
