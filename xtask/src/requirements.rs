@@ -2,6 +2,7 @@
 
 mod browser;
 mod debian;
+mod haproxy;
 mod prometheus;
 mod redis;
 
@@ -65,8 +66,17 @@ pub(crate) const BROWSER: Requirement = Requirement {
               (https://developer.chrome.com/docs/chromedriver/), and put chromedriver into PATH",
 };
 
+/// The proxy behind which the tests put several nodes.
+pub(crate) const HAPROXY: Requirement = Requirement {
+    name: "haproxy",
+    present: haproxy::present,
+    command: "apt-get install haproxy",
+    install: haproxy::install,
+    by_hand: "install HAProxy (https://www.haproxy.org), and put haproxy into PATH",
+};
+
 /// The programs that the tests start.
-pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER];
+pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER, HAPROXY];
 
 /// If this variable is `no`, nothing is installed, and everything that is missing is an error.
 pub(crate) const INSTALL_VARIABLE: &str = "XTASK_INSTALL";

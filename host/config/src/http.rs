@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(websocket_path(good), Ok(()), "{good}");
         }
         for bad in [
-            "", "ws", "/ws/", "//", "/a?b", "/{a}", "/admin", "/api/x", "/health",
+            "", "ws", "/ws/", "//", "/a?b", "/{a}", "/admin", "/api/x", "/health", "/sse",
         ] {
             assert!(websocket_path(bad).is_err(), "{bad}");
         }

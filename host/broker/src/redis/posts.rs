@@ -229,9 +229,8 @@ impl Posts {
             self.servers.clear();
         }
         for server in living {
-            if let Some((_, nonce)) = server.rsplit_once('-') {
-                self.servers.insert(nonce.to_owned(), server.into());
-            }
+            let nonce = server.rsplit_once('-').map_or(&*server, |(_, nonce)| nonce);
+            self.servers.insert(nonce.to_owned(), server.into());
         }
     }
 }

@@ -10,6 +10,7 @@ use axum::{
     extract::{Query, Request},
     http::HeaderValue,
 };
+use futures_util::FutureExt;
 use signalbox_auth::{
     AuthError, Identity,
     origin::{self, OriginRefused},
@@ -171,7 +172,7 @@ pub(super) fn check_origin(
             client = %address,
             origin = ?refused.origin,
             host = refused.host,
-            "a connection of a page of another origin is refused (server.allowed_origins)"
+            "an upgrade by a page of another origin is refused (server.allowed_origins)"
         );
     })
 }
@@ -218,8 +219,12 @@ impl NewConnection {
         }
     }
 
-    /// Serves the connection over `socket` until it ends.
-    pub(super) async fn serve(self, socket: impl Socket, services: Arc<Services>) {
+    /// Serves the connection over `socket` until it ends. Not an async function, which would keep room for the session twice.
+    pub(super) fn serve<S: Socket>(
+        self,
+        socket: S,
+        services: Arc<Services>,
+    ) -> impl Future<Output = ()> {
         let client = self.connection.client();
         // At `debug` level. Disabled, it costs half a nanosecond per turn of the session; enabled, 70 ns.
         let span = debug_span!(
@@ -232,8 +237,8 @@ impl NewConnection {
         let ConnectionPermits { slot, of_address } = self.permits;
         let session = Session::new(socket, services, self.connection, self.expires_at, slot)
             .recovering(self.since);
-        write_batch(session.run()).instrument(span).await;
-        drop(of_address);
+        let served = write_batch(session.run()).instrument(span);
+        served.map(move |()| drop(of_address))
     }
 }
 

@@ -199,8 +199,7 @@ async fn read(services: &Services, body: Body) -> Result<Vec<u8>, PostResult> {
     let mut text = Vec::new();
     let mut data = body.into_data_stream();
     while let Some(data) = data.next().await {
-        // The client is gone, and reads no answer.
-        let data = data.map_err(|_| PostResult::SlowMessage)?;
+        let data = data.map_err(|_| PostResult::Incomplete)?;
         if text.len() + data.len() > limits.frame_bytes_max {
             return Err(PostResult::TooBig);
         }
@@ -215,6 +214,7 @@ async fn read(services: &Services, body: Body) -> Result<Vec<u8>, PostResult> {
 fn answer(result: PostResult) -> Response {
     let (status, message) = match result {
         PostResult::Taken => return StatusCode::ACCEPTED.into_response(),
+        PostResult::Incomplete => (StatusCode::BAD_REQUEST, "the frame broke off"),
         PostResult::NotUtf8 => (StatusCode::BAD_REQUEST, "the frame is not UTF-8"),
         PostResult::Unauthorized => (
             StatusCode::UNAUTHORIZED,

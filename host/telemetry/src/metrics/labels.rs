@@ -261,6 +261,8 @@ impl OnceOutcome {
 pub enum PostResult {
     /// 202: the connection has the frame.
     Taken,
+    /// 400: its body broke off, or is malformed.
+    Incomplete,
     /// 400: it is not UTF-8.
     NotUtf8,
     /// 401: the key is missing or wrong.
@@ -286,8 +288,9 @@ pub enum PostResult {
 }
 
 impl PostResult {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Taken,
+        Self::Incomplete,
         Self::NotUtf8,
         Self::Unauthorized,
         Self::RateLimited,
@@ -305,6 +308,7 @@ impl PostResult {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Taken => "taken",
+            Self::Incomplete => "incomplete",
             Self::NotUtf8 => "not_utf8",
             Self::Unauthorized => "unauthorized",
             Self::RateLimited => "rate_limited",
