@@ -32,16 +32,14 @@ use super::{
     lookup::Lookup,
     marks::{self, Mark},
     notices,
-    posts::{self, Posts},
+    post::TEXT_BYTES_MAX,
+    posted::{self, PostedFrames},
     revocations::ClusterRevocations,
     routes::RouteWriter,
     traced,
     waiting::Parcel,
 };
 use crate::{HistoryName, LocalNode, Target};
-
-/// The largest text that is taken: the largest frame size that can be configured.
-pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
 
 /// Malformed messages are logged once in this time, with their number.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -58,7 +56,7 @@ pub(super) struct InboxParts {
     /// Requests of other nodes, and replies.
     pub(super) control: Arc<Control>,
     /// Frames that other nodes post to connections here, and replies.
-    pub(super) posts: Arc<Posts>,
+    pub(super) posts: Arc<PostedFrames>,
     /// Texts about the order of messages.
     pub(super) fences: Arc<Fences>,
     /// Messages for users who are no longer here.
@@ -182,7 +180,7 @@ impl Inbox {
         if marked.starts_with(fences::START) {
             return self.take_fence(marked);
         }
-        if marked.starts_with(posts::START) {
+        if marked.starts_with(posted::START) {
             let taken = self.to.posts.handle(marked);
             return taken.unwrap_or_else(|error| self.warn_malformed(&error));
         }

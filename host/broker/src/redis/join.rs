@@ -21,7 +21,7 @@ use super::{
     members::RedisMembers,
     once::OnceKeys,
     outgoing::Outgoing,
-    posts::Posts,
+    posted::PostedFrames,
     revocations::ClusterRevocations,
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
@@ -89,7 +89,7 @@ impl RedisBroker {
             node.clone(),
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
-        let posts = Posts::new(
+        let posts = PostedFrames::new(
             commands.clone(),
             keys.clone(),
             holders.clone(),

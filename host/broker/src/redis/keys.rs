@@ -29,8 +29,8 @@ pub(super) enum Ability {
     UserHistories,
     /// Questions whether it holds a user now ([`super::fences`]): from 7 on.
     HolderQuestions,
-    /// Frames that clients post to its connections ([`super::posts`]): from 8 on.
-    Posts,
+    /// Frames that clients post to its connections ([`super::posted`]): from 8 on.
+    PostedFrames,
 }
 
 impl Ability {
@@ -45,7 +45,7 @@ impl Ability {
             5 => Self::Memberships,
             6 => Self::UserHistories,
             7 => Self::HolderQuestions,
-            _ => Self::Posts,
+            _ => Self::PostedFrames,
         }
     }
 }
@@ -204,8 +204,8 @@ mod tests {
             ("5", Ability::Memberships),
             ("6", Ability::UserHistories),
             ("7", Ability::HolderQuestions),
-            (LEASE_VALUE, Ability::Posts),
-            ("17", Ability::Posts),
+            (LEASE_VALUE, Ability::PostedFrames),
+            ("17", Ability::PostedFrames),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {

@@ -6,7 +6,7 @@
 //!
 //! Messages: [`publish`] publishes a message once for each node that holds its receiver, on that node's channel, as the bytes
 //! that the clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
-//! them. Requests between nodes ([`control`]) and frames that clients post to any node ([`posts`]) go the same way. A node that gets nothing back for three seconds reports that
+//! them. Requests between nodes ([`control`]) and frames that clients post to any node ([`posted`]) go the same way. A node that gets nothing back for three seconds reports that
 //! and subscribes again.
 //!
 //! Guarantees: at most once between nodes, and in order per sender and receiver. A sender gets `offline` if no living node
@@ -43,7 +43,7 @@ mod once;
 mod outgoing;
 mod owned;
 mod post;
-mod posts;
+mod posted;
 mod publish;
 mod questions;
 mod revocations;
@@ -81,7 +81,7 @@ use self::{
     members::RedisMembers,
     once::OnceKeys,
     outgoing::Outgoing,
-    posts::Posts,
+    posted::PostedFrames,
     publish::{LineBefore, PublishedMessage},
     revocations::ClusterRevocations,
     routes::RouteWriter,
@@ -117,7 +117,7 @@ pub struct RedisBroker {
     once: OnceKeys,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
-    posts: Arc<Posts>,
+    posts: Arc<PostedFrames>,
     health: Arc<Health>,
     own_broadcasts: Arc<EchoFilter>,
     farewell: SubscriptionDrain,

@@ -51,12 +51,10 @@ impl EventClient {
     /// Sends the request `head`, which must be accepted.
     pub(super) async fn open(node: &Endpoint, head: &str) -> Self {
         let client = Self::try_open(node, head).await;
-        let client = client.expect("the node answers");
-        assert_eq!(client.head.status, 200, "{:?}", client.head);
-        client
+        client.unwrap_or_else(|| panic!("{head} is refused"))
     }
 
-    /// Like [`EventClient::open`]; `None` if no `welcome` comes.
+    /// Like [`EventClient::open`]; `None` if it is refused, or no `welcome` comes.
     pub(super) async fn try_open(node: &Endpoint, head: &str) -> Option<Self> {
         let mut stream = TcpStream::connect(node.address).await.ok()?;
         let request = format!("{head}\r\nHost: {}\r\n\r\n", node.address);
@@ -64,6 +62,9 @@ impl EventClient {
         let (head, raw) = timeout(PATIENCE, read_head(&mut stream))
             .await
             .expect("a head arrives")?;
+        if head.status != 200 {
+            return None;
+        }
         let encoding = head.header("transfer-encoding");
         let mut client = Self {
             is_chunked: encoding == Some("chunked"),

@@ -29,7 +29,7 @@ async fn any_node_takes_the_frames_of_a_stream() {
         (401, "unauthorized")
     );
     let nonce = ann.id().split_once('-').expect("a nonce").0;
-    for nobody in [&format!("{nonce}-ffff"), "0123456789ab-1"] {
+    for nobody in [&*format!("{nonce}-ffff"), "0123456789ab-1"] {
         let answer = other
             .post(&format!("/sse/{nobody}"), ann.key(), &[], frame)
             .await;

@@ -16,9 +16,9 @@ use tracing::debug;
 
 use super::{
     holders::Holders,
-    inbox::TEXT_BYTES_MAX,
     keys::{Ability, KeyNames, ServerId},
     nodes,
+    post::TEXT_BYTES_MAX,
     questions::Questions,
 };
 use crate::{LocalNode, PostOutcome, PostedFrame, SendKey};
@@ -36,7 +36,7 @@ const SERVERS_MAX: usize = 10_000;
 const CONNECTION_BYTES_MAX: usize = 64;
 
 /// Posts frames to other nodes, and takes those that they post here.
-pub(super) struct Posts {
+pub(super) struct PostedFrames {
     questions: Questions<PostOutcome>,
     commands: Commands,
     keys: Arc<KeyNames>,
@@ -82,7 +82,7 @@ enum PostText {
     Reply { id: u64, outcome: PostOutcome },
 }
 
-impl Posts {
+impl PostedFrames {
     pub(super) fn new(
         commands: Commands,
         keys: Arc<KeyNames>,
@@ -118,7 +118,7 @@ impl Posts {
             return PostOutcome::Unknown;
         }
         // An older server may hold no such connection, but another one can only know that from its lease.
-        if !self.holders.can(&server, Ability::Posts) {
+        if !self.holders.can(&server, Ability::PostedFrames) {
             return PostOutcome::NoAnswer;
         }
         let question = |id, from| {
