@@ -44,8 +44,9 @@ async fn a_frame_needs_the_key_of_its_connection() {
 async fn an_address_that_guesses_keys_is_slowed_down_and_the_right_key_always_works() {
     let node = Node::start("").await;
     let ann = EventClient::connect(&node, "ann").await;
+    let path = ann.path();
     loop {
-        let guesses = (0..20).map(|_| node.post(&ann.path(), KEY, &[], "{}"));
+        let guesses = (0..20).map(|_| node.post(&path, KEY, &[], "{}"));
         let answers = join_all(guesses).await;
         if let Some(slowed) = answers.iter().find(|answer| answer.status == 429) {
             assert_eq!(slowed.error_code(), "rate_limited");
