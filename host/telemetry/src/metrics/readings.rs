@@ -405,6 +405,7 @@ mod tests {
         let status = NodeStatus {
             broker_up: true,
             revocations: 3,
+            event_streams: 1,
             present_users: 2,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),
