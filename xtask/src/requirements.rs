@@ -52,7 +52,7 @@ pub(crate) const REDIS_SERVER: Requirement = Requirement {
 /// The program with which the tests check `/metrics`.
 pub(crate) const PROMTOOL: Requirement = Requirement {
     name: "promtool",
-    present: || Ok(said_version("promtool")?.is_some()),
+    present: || Ok(said_version("promtool", "--version")?.is_some()),
     command: "apt-get install prometheus",
     // The package also brings the server, which is not started.
     install: || debian::install_without_starting("prometheus", "prometheus.service"),
@@ -63,7 +63,7 @@ pub(crate) const PROMTOOL: Requirement = Requirement {
 pub(crate) const BROWSER: Requirement = Requirement {
     name: "chromium and its chromedriver",
     // The driver finds the browser.
-    present: || Ok(said_version("chromedriver")?.is_some()),
+    present: || Ok(said_version("chromedriver", "--version")?.is_some()),
     command: "apt-get install chromium-driver fonts-dejavu-core",
     // The driver's package brings the browser; without a font the browser shows boxes.
     install: || debian::install(&["chromium-driver", "fonts-dejavu-core"]),
@@ -81,8 +81,17 @@ pub(crate) const MAVEN: Requirement = Requirement {
               java, javac and mvn into PATH",
 };
 
+/// The proxy behind which the tests put several nodes.
+pub(crate) const HAPROXY: Requirement = Requirement {
+    name: "haproxy",
+    present: || Ok(said_version("haproxy", "-v")?.is_some()),
+    command: "apt-get install haproxy",
+    install: || debian::install_without_starting("haproxy", "haproxy.service"),
+    by_hand: "install HAProxy (https://www.haproxy.org), and put haproxy into PATH",
+};
+
 /// The programs that the tests start.
-pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER];
+pub(crate) const PROGRAMS_OF_TESTS: &[Requirement] = &[REDIS_SERVER, PROMTOOL, BROWSER, HAPROXY];
 
 /// If this variable is `no`, nothing is installed, and everything that is missing is an error.
 pub(crate) const INSTALL_VARIABLE: &str = "XTASK_INSTALL";
@@ -176,7 +185,7 @@ const OLDEST_REDIS: (u32, u32) = (7, 0);
 /// Whether the first `redis-server` in PATH is new enough. An older one is an error, because a newer one installed next
 /// to it would not be found.
 fn redis_present() -> anyhow::Result<bool> {
-    let Some(said) = said_version("redis-server")? else {
+    let Some(said) = said_version("redis-server", "--version")? else {
         return Ok(false);
     };
     match redis_version(&said) {
@@ -193,16 +202,16 @@ fn redis_version(said: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The output of a program in PATH for `--version`; `None` if it is not there.
-fn said_version(program: &str) -> anyhow::Result<Option<String>> {
-    let asked = match Command::new(program).arg("--version").output() {
+/// The output of a program in PATH for `argument`; `None` if it is not there.
+fn said_version(program: &str, argument: &str) -> anyhow::Result<Option<String>> {
+    let asked = match Command::new(program).arg(argument).output() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         asked => asked.with_context(|| format!("cannot run {program}"))?,
     };
     let status = asked.status;
     ensure!(
         status.success(),
-        "`{program} --version` fails with {status}"
+        "`{program} {argument}` fails with {status}"
     );
     Ok(Some(String::from_utf8_lossy(&asked.stdout).into_owned()))
 }

@@ -11,6 +11,7 @@ mod history;
 mod members;
 mod memory;
 mod once;
+mod posts;
 #[cfg(feature = "redis")]
 mod redis;
 mod revocations;
@@ -25,6 +26,7 @@ pub use history::{
 pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
 pub use once::{FINGERPRINT_BYTES, ONCE_LEASE, OnceClaim, OnceKey, OnceSettlement, OnceState};
+pub use posts::{PostOutcome, PostedFrame, SendKey};
 #[cfg(feature = "redis")]
 pub use redis::RedisBroker;
 pub use revocations::{
@@ -69,6 +71,9 @@ pub trait LocalNode: Send + Sync {
     /// Carries out `request` for every connection of `user` on this node. A connection that is being closed does not count.
     /// Never blocks: longer work continues whether or not the result is awaited, for a few seconds at most.
     fn carry_out(&self, user: &str, request: &UserRequest) -> PendingAnswer;
+
+    /// Gives a frame to a connection on this node. Never blocks, and never returns [`PostOutcome::NoAnswer`].
+    fn take_post(&self, post: PostedFrame<'_>) -> PostOutcome;
 
     /// The number of connections on this node that are members of `room`.
     fn count_members(&self, room: &str) -> usize;
@@ -195,6 +200,10 @@ pub trait Broker: Send + Sync {
         user: &'a str,
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>>;
+
+    /// Gives a frame to a connection on another node, within a few times the command timeout. The frame may arrive even if
+    /// the result is [`PostOutcome::NoAnswer`].
+    fn post_elsewhere<'a>(&'a self, post: PostedFrame<'a>) -> BoxFuture<'a, PostOutcome>;
 
     /// Whether each of `users` is connected to another node, in the same order. The number of round trips does not depend
     /// on the number of nodes.

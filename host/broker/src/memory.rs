@@ -27,8 +27,8 @@ use self::{histories::MemoryHistories, once::OnceTable};
 use super::{
     Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
     MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
-    OwnedHistoryName, Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport,
-    Target, UserRequest, members,
+    OwnedHistoryName, PostOutcome, PostedFrame, Publication, Retention, Revocation, RevocationSet,
+    RevokeError, RoomReport, Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -298,6 +298,14 @@ impl Broker for MemoryBroker {
         request: &'a UserRequest,
     ) -> BoxFuture<'a, Result<Vec<NodeReport>, BrokerError>> {
         async move { Ok(self.ask(user, request).await) }.boxed()
+    }
+
+    fn post_elsewhere<'a>(&'a self, post: PostedFrame<'a>) -> BoxFuture<'a, PostOutcome> {
+        let nodes = self.hub.nodes.load();
+        let others = nodes.iter().filter(|member| member.id != self.own.id);
+        let mut outcomes = others.map(|member| member.node.take_post(post));
+        let outcome = outcomes.find(|outcome| *outcome != PostOutcome::Unknown);
+        future::ready(outcome.unwrap_or(PostOutcome::Unknown)).boxed()
     }
 
     fn connected_elsewhere<'a>(

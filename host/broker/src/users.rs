@@ -52,6 +52,9 @@ pub struct ConnectionReport {
     pub connected_at_ms: u64,
     /// Whether the client uses `signalbox.v1`.
     pub v1: bool,
+    /// Whether its frames go out as server-sent events, and not over a WebSocket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub event_stream: bool,
     /// How many rooms it is in.
     pub rooms: usize,
 }

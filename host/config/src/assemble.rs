@@ -195,6 +195,7 @@ fn server(section: &Section, errors: &mut Vec<ConfigError>) -> ServerConfig {
         allowed_origins: allowed_origins(section, errors),
         allowed_hosts: lower(section.texts("allowed_hosts")),
         websocket_path: section.text("websocket_path"),
+        sse: section.bool("sse"),
         internal_listen: internal_listen(section, errors),
         trusted_proxies: trusted_proxies(section, errors),
         proxy_protocol: section.text("proxy_protocol") == "on",

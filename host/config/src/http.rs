@@ -49,7 +49,7 @@ pub(super) fn optional_address(text: &str) -> Result<(), String> {
 
 /// The path of the WebSocket.
 pub(super) fn websocket_path(text: &str) -> Result<(), String> {
-    const TAKEN: [&str; 6] = ["health", "ready", "metrics", "api", "admin", "demo"];
+    const TAKEN: [&str; 7] = ["health", "ready", "metrics", "api", "admin", "demo", "sse"];
     let legal = |c: char| c.is_ascii_alphanumeric() || "/._~-".contains(c);
     let path = text.strip_prefix('/').unwrap_or_default();
     if !text.starts_with('/') || !path.chars().all(legal) || text.contains("//") {
@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(websocket_path(good), Ok(()), "{good}");
         }
         for bad in [
-            "", "ws", "/ws/", "//", "/a?b", "/{a}", "/admin", "/api/x", "/health",
+            "", "ws", "/ws/", "//", "/a?b", "/{a}", "/admin", "/api/x", "/health", "/sse",
         ] {
             assert!(websocket_path(bad).is_err(), "{bad}");
         }

@@ -112,7 +112,7 @@ use ChangeEffect::{Live, Restart};
 
 /// Every key, section by section, in the order of the reference.
 #[rustfmt::skip]
-pub const KEYS: [Key; 127] = [
+pub const KEYS: [Key; 128] = [
     key("server", "listen", ValueKind::Address, "127.0.0.1:8080", "127.0.0.1:9090", Restart,
         "The address to listen on; `0.0.0.0:8080` for every address of the machine"),
     key("server", "node_id", ValueKind::Text(checks::node_id), "", "node-b", Restart,
@@ -129,6 +129,8 @@ pub const KEYS: [Key; 127] = [
         "The hosts that a request may name with `auth.mode = \"none\"` on a loopback, in addition to `localhost`, `*.localhost` and IP addresses; names without a port, or `*.example.com`"),
     key("server", "websocket_path", ValueKind::Text(http::websocket_path), "/ws", "/realtime", Restart,
         "The path of the WebSocket, also with a final slash"),
+    key("server", "sse", ValueKind::Bool, "true", "false", Live,
+        "Whether clients may also connect by server-sent events, with `GET /sse` and `POST /sse/<connectionId>`"),
     key("server", "internal_listen", ValueKind::Text(http::optional_address), "", "127.0.0.1:9091", Restart,
         "A second listener for `/metrics`, `/api/` and `/admin/`, which the first one then answers with 404; empty: none"),
     key("server", "trusted_proxies", ValueKind::Texts(http::network), "", "10.0.0.0/8,fd00::/8", Live,

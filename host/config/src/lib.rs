@@ -136,6 +136,8 @@ pub struct ServerConfig {
     pub allowed_hosts: Vec<String>,
     /// The path of the WebSocket, without a slash at its end. Cannot be changed while the server runs.
     pub websocket_path: String,
+    /// Whether clients may connect by server-sent events.
+    pub sse: bool,
     /// The address that serves `/metrics`, `/api/` and `/admin/` instead of `listen`. Cannot be changed while the server runs.
     pub internal_listen: Option<SocketAddr>,
     /// The proxies that are trusted to name the address of a client.

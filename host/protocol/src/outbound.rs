@@ -285,6 +285,9 @@ pub struct Welcome<'a> {
     pub user: Option<&'a RoomPosition>,
     /// Limits for the client.
     pub limits: WelcomeLimits,
+    /// The key with which the client posts frames; `None` over a WebSocket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_key: Option<&'a str>,
 }
 
 /// The limits that a client can run into.

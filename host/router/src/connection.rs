@@ -26,6 +26,7 @@ pub struct Connection {
     client: Arc<ClientInfo>,
     v1: bool,
     traces_plugins: bool,
+    is_event_stream: bool,
     outbox: Outbox,
     /// The [numbers](TokenMark::numbers) of the mark of its token.
     token: [AtomicU64; 2],
@@ -82,6 +83,7 @@ impl Connection {
             client: Arc::new(client),
             v1,
             traces_plugins: false,
+            is_event_stream: false,
             outbox: Outbox::new(),
             token: TokenMark::NONE.numbers().map(AtomicU64::new),
             rooms: Mutex::new(Some(Rooms::default())),
@@ -98,6 +100,15 @@ impl Connection {
     pub fn tracing_plugins(self, traces_plugins: bool) -> Self {
         Self {
             traces_plugins,
+            ..self
+        }
+    }
+
+    /// Sets whether its frames go out as server-sent events, and not over a WebSocket.
+    #[must_use]
+    pub fn over_event_stream(self, is_event_stream: bool) -> Self {
+        Self {
+            is_event_stream,
             ..self
         }
     }
@@ -148,6 +159,7 @@ impl Connection {
             address: self.client.address.clone(),
             connected_at_ms: self.client.connected_at_ms,
             v1: self.v1,
+            event_stream: self.is_event_stream,
             rooms: self.room_count(),
         }
     }

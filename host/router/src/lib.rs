@@ -11,6 +11,7 @@ mod grants;
 mod history;
 mod observer;
 mod outbox;
+mod post_boxes;
 mod presence;
 mod read_back;
 mod repair;
@@ -30,12 +31,14 @@ use futures_util::future::join;
 pub use grants::{GraceDelay, GrantEnd, RoomGrant};
 pub use history::{HistoryJoin, JoinedHistory};
 pub use observer::RoomObserver;
-pub use outbox::{CloseRequest, Outbox, PendingWrite, PushError, SocketSink};
+pub use outbox::{CloseRequest, FrameEncoder, Outbox, PendingWrite, PushError, SocketSink};
+pub use post_boxes::{PostBoxes, PostReceiver};
 pub use presence::{PlaceRefused, PresenceRule, PresenceSettings};
 pub use room_changes::{RoomAction, RoomChange, RoomChangeResult};
 use signalbox_broker::{Broker, BrokerError, CaughtUp, LocalNode, Target};
 pub use signalbox_broker::{
-    ConnectionReport, LISTED_MAX, MemberReport, NodeReport, RoomReport, UserAnswer, UserRequest,
+    ConnectionReport, LISTED_MAX, MemberReport, NodeReport, PostOutcome, PostedFrame, RoomReport,
+    SendKey, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{CloseCode, Frame};
 use signalbox_telemetry::{
@@ -178,6 +181,14 @@ impl Router {
         let here = self.table.carry_out(user, request);
         let (here, elsewhere) = join(here, self.broker.ask_about(user, request)).await;
         UserOutcome { here, elsewhere }
+    }
+
+    /// Gives `post` to its connection, on any node.
+    pub async fn post(&self, post: PostedFrame<'_>) -> PostOutcome {
+        match self.table.take_post(post) {
+            PostOutcome::Unknown => self.broker.post_elsewhere(post).await,
+            outcome => outcome,
+        }
     }
 
     /// Counts the members of `room`, here and on every other node.

@@ -36,6 +36,17 @@ pub trait SocketSink: Send + Sync {
     /// # Errors
     /// Returns `WouldBlock` if nothing can be written now; any other error means that the connection is broken.
     fn try_write(&self, first: &[u8], second: &[u8]) -> io::Result<usize>;
+
+    /// The encoder of the frames that are written to it; `None`: they are sent as text frames of a WebSocket.
+    fn encoder(&mut self) -> Option<&mut dyn FrameEncoder> {
+        None
+    }
+}
+
+/// Encodes frames for a transport other than a WebSocket.
+pub trait FrameEncoder {
+    /// The bytes that are sent for `frame`. Called once for each frame, in the order in which they are written.
+    fn encode(&mut self, frame: &Frame) -> Bytes;
 }
 
 impl SocketSink for OwnedWriteHalf {
@@ -232,7 +243,12 @@ impl Outbox {
         lost
     }
 
-    /// Queues a ping before all other frames.
+    /// Whether queued frames wait because the socket is full.
+    pub fn is_blocked(&self) -> bool {
+        self.state().blocked
+    }
+
+    /// Queues a ping, or another frame that only shows that the connection lives, before all other frames.
     pub fn push_ping(&self, encoded: Bytes) {
         // One more than the maximum for pongs, so that pongs cannot keep the ping out.
         self.push_control(encoded, CONTROLS_MAX + 1);
@@ -348,10 +364,10 @@ impl Outbox {
 
 impl OutboxState {
     fn write(&mut self) -> io::Result<()> {
-        let Some(sink) = &self.sink else {
+        let Some(sink) = &mut self.sink else {
             return Ok(());
         };
-        let written = self.queue.write(&**sink);
+        let written = self.queue.write(&mut **sink);
         if let Some(waiting) = self.waiting.take() {
             waiting.wake();
         }

@@ -16,13 +16,13 @@ use futures_util::{
 };
 use signalbox_broker::{
     HistoryName, HistoryPage, KeptMessage, LISTED_MAX, LocalNode, MemberReport, OwnedHistoryName,
-    PendingAnswer, Revoked, Target, UserAnswer, UserRequest,
+    PendingAnswer, PostOutcome, PostedFrame, Revoked, Target, UserAnswer, UserRequest,
 };
 use signalbox_protocol::{Frame, Position};
 use signalbox_telemetry::metrics::{DropReason, Metrics};
 
 use super::{
-    Connection, PendingWrite, PushError, RoomObserver,
+    Connection, PendingWrite, PostBoxes, PushError, RoomObserver,
     counted::UserTurns,
     presence::Presence,
     repair::RepairQueue,
@@ -45,6 +45,7 @@ pub struct LocalTable {
     /// The users in rooms with presence, and who wants to know about them.
     pub(super) presence: Presence,
     pub(super) all: DashMap<u64, Arc<Connection>>,
+    posts: Arc<PostBoxes>,
     /// Learns of changes of rooms.
     pub(super) observer: Option<Arc<dyn RoomObserver>>,
     /// Connections, and upgrades in progress.
@@ -72,6 +73,7 @@ impl LocalTable {
             repairs: RepairQueue::default(),
             presence: Presence::default(),
             all: DashMap::new(),
+            posts: Arc::default(),
             observer: None,
             slots: AtomicUsize::new(0),
             outbox_bytes_max: AtomicUsize::new(outbox_bytes_max),
@@ -162,6 +164,11 @@ impl LocalTable {
             let lost = self.metrics.messages_dropped.of(reason);
             lost.add(messages as u64);
         }
+    }
+
+    /// The connections that frames can be posted to.
+    pub fn posts(&self) -> &Arc<PostBoxes> {
+        &self.posts
     }
 
     /// The open connections, in no particular order.
@@ -385,6 +392,10 @@ impl LocalNode for LocalTable {
                 .count(),
         };
         future::ready(UserAnswer::Connections(connections)).left_future()
+    }
+
+    fn take_post(&self, post: PostedFrame<'_>) -> PostOutcome {
+        self.posts.take(post)
     }
 
     fn count_members(&self, room: &str) -> usize {

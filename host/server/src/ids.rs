@@ -62,6 +62,11 @@ impl IdSource {
         &self.node
     }
 
+    /// Whether `id` is one of a message or a connection of this boot.
+    pub fn made(&self, id: &str) -> bool {
+        id.as_bytes().starts_with(&self.prefix)
+    }
+
     /// A new ID for a message or a connection, at most 29 characters long.
     pub fn next(&self) -> UniqueId {
         let number = self.rows[row()].0.fetch_add(ROWS as u64, Ordering::Relaxed);
@@ -141,7 +146,9 @@ mod tests {
         assert_ne!(*one.next(), *one.next());
         assert_ne!(one.node(), two.node());
         assert_eq!(one.node(), "a-000000000001");
-        assert_ne!(*IdSource::new("a", 1).next(), *two.next());
+        let id = IdSource::new("a", 1).next();
+        assert_ne!(*id, *two.next());
+        assert!(one.made(&id) && !two.made(&id));
     }
 
     #[test]

@@ -100,6 +100,7 @@ mod rooms;
 mod runtime;
 mod scrape;
 mod screening;
+mod sse;
 mod stalled_log;
 mod store;
 mod store_contract;

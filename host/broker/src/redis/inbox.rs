@@ -32,15 +32,14 @@ use super::{
     lookup::Lookup,
     marks::{self, Mark},
     notices,
+    post::TEXT_BYTES_MAX,
+    posted::{self, PostedFrames},
     revocations::ClusterRevocations,
     routes::RouteWriter,
     traced,
     waiting::Parcel,
 };
 use crate::{HistoryName, LocalNode, Target};
-
-/// The largest message that is taken: the largest frame size that can be configured.
-const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Malformed messages are logged once in this time, with their number.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -56,6 +55,8 @@ pub(super) struct InboxParts {
     pub(super) routes: Arc<RouteWriter>,
     /// Requests of other nodes, and replies.
     pub(super) control: Arc<Control>,
+    /// Frames that other nodes post to connections here, and replies.
+    pub(super) posts: Arc<PostedFrames>,
     /// Texts about the order of messages.
     pub(super) fences: Arc<Fences>,
     /// Messages for users who are no longer here.
@@ -135,7 +136,7 @@ impl Inbox {
         let is =
             |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
         let text = match String::from_utf8(payload) {
-            Ok(text) if text.len() <= FRAME_BYTES_MAX => text,
+            Ok(text) if text.len() <= TEXT_BYTES_MAX => text,
             _ => return self.warn_malformed("it is no UTF-8, or over 16 MiB"),
         };
         if is(&self.own_channel) {
@@ -178,6 +179,10 @@ impl Inbox {
         }
         if marked.starts_with(fences::START) {
             return self.take_fence(marked);
+        }
+        if marked.starts_with(posted::START) {
+            let taken = self.to.posts.handle(marked);
+            return taken.unwrap_or_else(|error| self.warn_malformed(&error));
         }
         if marked.starts_with(control::START) {
             let taken = self.to.control.handle(marked);

@@ -21,6 +21,7 @@ use super::{
     members::RedisMembers,
     once::OnceKeys,
     outgoing::Outgoing,
+    posted::PostedFrames,
     revocations::ClusterRevocations,
     routes::RouteWriter,
     subscriber::SubscriptionDrain,
@@ -88,6 +89,13 @@ impl RedisBroker {
             node.clone(),
         ));
         let control = Arc::new(Control::new(commands.clone(), keys.clone(), node.clone()));
+        let posts = PostedFrames::new(
+            commands.clone(),
+            keys.clone(),
+            holders.clone(),
+            node.clone(),
+        );
+        let posts = Arc::new(posts);
         let histories = RedisHistories::new(commands.clone(), keys.clone(), outgoing.clone());
         let revocations = ClusterRevocations::new(commands.clone(), keys.clone(), node.clone());
         let revocations = Arc::new(revocations);
@@ -103,6 +111,7 @@ impl RedisBroker {
             node: node.clone(),
             routes: routes.clone(),
             control: control.clone(),
+            posts: posts.clone(),
             fences,
             held: held.clone(),
             lookup: lookup.clone(),
@@ -139,6 +148,7 @@ impl RedisBroker {
             once,
             node,
             control,
+            posts,
             health,
             own_broadcasts,
             farewell,

@@ -10,7 +10,7 @@ use crate::{HistoryName, OnceKey};
 pub(super) type ServerId = Arc<str>;
 
 /// The value of this server's lease: the number of its [`Ability`].
-pub(super) const LEASE_VALUE: &str = "7";
+pub(super) const LEASE_VALUE: &str = "8";
 
 /// The formats that a server understands on its channel, by the value of its lease; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +29,8 @@ pub(super) enum Ability {
     UserHistories,
     /// Questions whether it holds a user now ([`super::fences`]): from 7 on.
     HolderQuestions,
+    /// Frames that clients post to its connections ([`super::posted`]): from 8 on.
+    PostedFrames,
 }
 
 impl Ability {
@@ -42,7 +44,8 @@ impl Ability {
             4 => Self::Histories,
             5 => Self::Memberships,
             6 => Self::UserHistories,
-            _ => Self::HolderQuestions,
+            7 => Self::HolderQuestions,
+            _ => Self::PostedFrames,
         }
     }
 }
@@ -200,8 +203,9 @@ mod tests {
             ("4", Ability::Histories),
             ("5", Ability::Memberships),
             ("6", Ability::UserHistories),
-            (LEASE_VALUE, Ability::HolderQuestions),
-            ("17", Ability::HolderQuestions),
+            ("7", Ability::HolderQuestions),
+            (LEASE_VALUE, Ability::PostedFrames),
+            ("17", Ability::PostedFrames),
             ("", Ability::Messages),
             ("yes", Ability::Messages),
         ] {

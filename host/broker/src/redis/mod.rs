@@ -6,7 +6,7 @@
 //!
 //! Messages: [`publish`] publishes a message once for each node that holds its receiver, on that node's channel, as the bytes
 //! that the clients get. [`subscriber`] listens there, and proves once a second that published messages come back; [`inbox`] delivers
-//! them. Requests between nodes go the same way ([`control`]). A node that gets nothing back for three seconds reports that
+//! them. Requests between nodes ([`control`]) and frames that clients post to any node ([`posted`]) go the same way. A node that gets nothing back for three seconds reports that
 //! and subscribes again.
 //!
 //! Guarantees: at most once between nodes, and in order per sender and receiver. A sender gets `offline` if no living node
@@ -44,6 +44,7 @@ mod once;
 mod outgoing;
 mod owned;
 mod post;
+mod posted;
 mod publish;
 mod questions;
 mod revocations;
@@ -81,6 +82,7 @@ use self::{
     members::RedisMembers,
     once::OnceKeys,
     outgoing::Outgoing,
+    posted::PostedFrames,
     publish::{LineBefore, PublishedMessage},
     revocations::ClusterRevocations,
     routes::RouteWriter,
@@ -90,8 +92,8 @@ use self::{
 use super::{
     Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
     MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
-    OwnedHistoryName, Publication, Retention, Revocation, RevocationSet, RevokeError, RoomReport,
-    Target, UserAnswer, UserRequest,
+    OwnedHistoryName, PostOutcome, PostedFrame, Publication, Retention, Revocation, RevocationSet,
+    RevokeError, RoomReport, Target, UserAnswer, UserRequest,
 };
 
 /// The share of the time for leaving in which this node's routes are removed. Routes that are left behind are found dead by
@@ -116,6 +118,7 @@ pub struct RedisBroker {
     once: OnceKeys,
     node: Arc<dyn LocalNode>,
     control: Arc<Control>,
+    posts: Arc<PostedFrames>,
     health: Arc<Health>,
     own_broadcasts: Arc<EchoFilter>,
     farewell: SubscriptionDrain,
@@ -226,6 +229,10 @@ impl Broker for RedisBroker {
             Ok(reports)
         }
         .boxed()
+    }
+
+    fn post_elsewhere<'a>(&'a self, post: PostedFrame<'a>) -> BoxFuture<'a, PostOutcome> {
+        self.posts.post(post).boxed()
     }
 
     fn connected_elsewhere<'a>(

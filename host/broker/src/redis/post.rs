@@ -6,6 +6,9 @@ use signalbox_redis_client::{Commands, Topology, Unavailable};
 
 use super::{health::Publishing, keys::KeyNames};
 
+/// The largest text that a server takes: the largest frame size that can be configured.
+pub(super) const TEXT_BYTES_MAX: usize = 16 << 20;
+
 /// A text on its way to a server's channel.
 pub(super) struct Post {
     command: Cmd,

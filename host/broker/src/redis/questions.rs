@@ -51,6 +51,12 @@ impl<A> Drop for Open<'_, A> {
 impl ServerTexts {
     /// Sends `text` to `server`, and returns whether it was sent and anybody listens; `true` if the latter is unknown.
     pub(super) async fn send(&self, server: &str, text: &impl Serialize) -> bool {
+        // Strings and numbers under string keys always serialize.
+        let text = serde_json::to_string(text).unwrap_or_default();
+        self.send_text(server, &text).await
+    }
+
+    async fn send_text(&self, server: &str, text: &str) -> bool {
         match self.publish(server, text).await {
             Ok(is_heard) => is_heard,
             Err(error) => {
@@ -60,10 +66,8 @@ impl ServerTexts {
         }
     }
 
-    async fn publish(&self, server: &str, text: &impl Serialize) -> Result<bool, Unavailable> {
-        // Strings and numbers under string keys always serialize.
-        let text = serde_json::to_string(text).unwrap_or_default();
-        let post = Post::new(&self.commands, &self.keys, server, &text)?;
+    async fn publish(&self, server: &str, text: &str) -> Result<bool, Unavailable> {
+        let post = Post::new(&self.commands, &self.keys, server, text)?;
         let listeners = self.commands.run_once(post.command()).await?;
         Ok(post.is_heard(listeners))
     }
@@ -95,6 +99,17 @@ impl<A> Questions<A> {
         server: &str,
         question: impl FnOnce(u64, String) -> Q,
     ) -> Option<A> {
+        // Strings and numbers under string keys always serialize.
+        let question = |id, from| serde_json::to_string(&question(id, from)).unwrap_or_default();
+        self.ask_by_text(server, question).await
+    }
+
+    /// Like [`Questions::ask`], for a question that is not only JSON.
+    pub(super) async fn ask_by_text(
+        &self,
+        server: &str,
+        question: impl FnOnce(u64, String) -> String,
+    ) -> Option<A> {
         let (answer, answered) = oneshot::channel();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         {
@@ -109,7 +124,7 @@ impl<A> Questions<A> {
             id,
         };
         let question = question(id, self.texts.keys.own_id().to_string());
-        if !self.texts.send(server, &question).await {
+        if !self.texts.send_text(server, &question).await {
             return None;
         }
         timeout(self.time(), answered).await.ok()?.ok()

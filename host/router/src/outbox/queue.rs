@@ -6,7 +6,7 @@ use bytes::Bytes;
 use signalbox_protocol::Frame;
 use signalbox_websocket as websocket;
 
-use super::{FRAME_OVERHEAD_BYTES, SocketSink};
+use super::{FRAME_OVERHEAD_BYTES, FrameEncoder, SocketSink};
 
 /// Maximum number of bytes of frames that are gathered for one write; a larger frame is not copied.
 const GATHERED_BYTES: usize = 16 << 10;
@@ -29,6 +29,8 @@ pub(super) enum QueuedFrame {
         /// Whether it is a message, which counts as lost if it is not written.
         is_message: bool,
     },
+    /// A text frame as the encoder of the socket encoded it.
+    Encoded { bytes: Bytes, is_message: bool },
     /// A control frame with its header.
     Control(Bytes),
 }
@@ -51,20 +53,21 @@ impl QueuedFrame {
     fn body(&self) -> &[u8] {
         match self {
             Self::Text { frame, .. } => frame.as_str().as_bytes(),
-            Self::Control(bytes) => bytes,
+            Self::Encoded { bytes, .. } | Self::Control(bytes) => bytes,
         }
     }
 
     fn header_len(&self) -> usize {
         match self {
             Self::Text { frame, .. } => websocket::header_len(frame.len()),
-            Self::Control(_) => 0,
+            Self::Encoded { .. } | Self::Control(_) => 0,
         }
     }
 
     fn charge(&self) -> usize {
         match self {
             Self::Text { frame, .. } => frame.len() + FRAME_OVERHEAD_BYTES,
+            Self::Encoded { bytes, .. } => bytes.len() + FRAME_OVERHEAD_BYTES,
             Self::Control(_) => 0,
         }
     }
@@ -73,6 +76,9 @@ impl QueuedFrame {
         matches!(
             self,
             Self::Text {
+                is_message: true,
+                ..
+            } | Self::Encoded {
                 is_message: true,
                 ..
             }
@@ -116,8 +122,9 @@ impl FrameQueue {
 
     /// Queues a control frame before all text frames, except a partly written one.
     pub(super) fn push_control(&mut self, encoded: Bytes) {
-        let begun =
-            self.written > 0 && matches!(self.frames.front(), Some(QueuedFrame::Text { .. }));
+        let first = self.frames.front();
+        let begun = self.written > 0
+            && first.is_some_and(|first| !matches!(first, QueuedFrame::Control(_)));
         let place = self.controls + usize::from(begun);
         self.frames.insert(place, QueuedFrame::Control(encoded));
         self.controls += 1;
@@ -153,12 +160,15 @@ impl FrameQueue {
     ///
     /// # Errors
     /// Returns the errors of the sink; frames that were written before are removed.
-    pub(super) fn write(&mut self, sink: &dyn SocketSink) -> io::Result<()> {
+    pub(super) fn write(&mut self, sink: &mut dyn SocketSink) -> io::Result<()> {
         if self.frames.is_empty() {
             return Ok(());
         }
         GATHERED.with_borrow_mut(|gathered| -> io::Result<()> {
             while !self.frames.is_empty() {
+                if let Some(encoder) = sink.encoder() {
+                    self.encode_next(encoder);
+                }
                 let large = self.gather(gathered);
                 let taken = sink.try_write(gathered, large)?;
                 if taken == 0 {
@@ -170,6 +180,28 @@ impl FrameQueue {
         })?;
         self.frames.shrink_to(PLACES_AT_REST);
         Ok(())
+    }
+
+    /// Encodes the frames that are written next.
+    fn encode_next(&mut self, encoder: &mut dyn FrameEncoder) {
+        let mut gathered = 0;
+        let mut written = self.written;
+        for queued in &mut self.frames {
+            if let QueuedFrame::Text { frame, is_message } = queued {
+                self.bytes -= frame.len();
+                let bytes = encoder.encode(frame);
+                self.bytes += bytes.len();
+                *queued = QueuedFrame::Encoded {
+                    bytes,
+                    is_message: *is_message,
+                };
+            }
+            gathered += queued.body().len() - written;
+            written = 0;
+            if gathered > GATHERED_BYTES {
+                break;
+            }
+        }
     }
 
     /// Fills `gathered` with the next bytes to write, and returns the rest of a frame that is too large to be copied.

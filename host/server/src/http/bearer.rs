@@ -73,7 +73,7 @@ fn matching(key: &[u8], keys: &[String]) -> Option<usize> {
 }
 
 /// The key; `None` if there are two, because it is unclear which of them is meant.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
         return None;

@@ -67,6 +67,16 @@ pub(super) fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>
     })
 }
 
+/// Returns the error response for a request for a stream of server-sent events that has a body.
+pub(super) fn check_no_body(request: &Request) -> Result<(), Box<Response>> {
+    if !has_body(request.headers()) {
+        return Ok(());
+    }
+    let message = "a request for a stream of events has no body";
+    let response = json_error(StatusCode::BAD_REQUEST, "unexpected_body", message);
+    Err(Box::new(response))
+}
+
 /// Whether a header, which may span several lines, lists `wanted`.
 fn lists(headers: &HeaderMap, name: header::HeaderName, wanted: &str) -> bool {
     let lines = headers.get_all(name).iter();

@@ -1,8 +1,9 @@
-//! HTTP: the upgrade to a WebSocket, probes, metrics, and the APIs for backends and operators.
+//! HTTP: the upgrade to a WebSocket, server-sent events, probes, metrics, and the APIs for backends and operators.
 
 mod accept;
 mod address_limiter;
 mod admin;
+mod admission;
 mod api;
 mod bearer;
 mod demo;
@@ -11,6 +12,7 @@ mod front;
 mod handshake;
 mod openapi;
 mod query;
+mod sse;
 mod throttle;
 mod upgrade;
 mod upgrade_refusal;
@@ -49,6 +51,8 @@ pub struct AppState {
     pub cluster: Arc<ClusterRollout>,
     /// Limits the number of connections per address, and the rate of new connections.
     address_limiter: Arc<AddressLimiter>,
+    /// Limits guesses of the keys with which clients post frames.
+    post_throttle: Arc<Throttle>,
 }
 
 impl AppState {
@@ -58,6 +62,7 @@ impl AppState {
             services,
             cluster,
             address_limiter: Arc::default(),
+            post_throttle: Arc::new(Throttle::new(Instant::now())),
         }
     }
 }
@@ -77,6 +82,8 @@ pub fn routes(state: AppState, config: &Config) -> ListenerRoutes {
     let path = config.server.websocket_path.as_str();
     let mut public = probes()
         .route(path, any(upgrade::upgrade))
+        .route(sse::PATH, any(sse::stream))
+        .route(sse::POST_PATH, any(sse::post))
         .merge(demo::routes(config));
     if path != "/" {
         public = public.route(&format!("{path}/"), any(upgrade::upgrade));

@@ -1,12 +1,13 @@
 //! One connection, from its upgrade to its end.
 //!
 //! [`Session::run`] is the one task of a connection: it reads frames, passes each to [`dispatch`], and writes the
-//! outbox ([`transport`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to a WebSocket, and
-//! [`TcpSocket`] implements it on a TCP connection.
+//! outbox ([`transport`]). Writing continues while a message waits for a plugin. [`socket`] is the interface to the connection with
+//! the client: [`TcpSocket`] is a WebSocket, and [`EventStreamSocket`] a stream of server-sent events.
 
 mod actions;
 pub mod backend;
 mod dispatch;
+mod event_stream;
 mod heartbeat;
 mod live_config;
 mod membership;
@@ -38,6 +39,7 @@ use std::{
 };
 
 use actions::Actor;
+pub use event_stream::EventStreamSocket;
 use futures_util::FutureExt;
 use heartbeat::Heartbeat;
 pub use live_config::{ConfigHandle, LiveConfig};
@@ -67,7 +69,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 use transport::Transport;
 pub use unfinished::UnfinishedBytes;
-use unfinished::UnfinishedShare;
+pub(crate) use unfinished::UnfinishedShare;
 
 use crate::ids::IdSource;
 
@@ -310,6 +312,7 @@ impl<S: Socket> Session<S> {
 
     fn welcome(&self, user: Option<&RoomPosition>) -> Frame {
         let live = self.services.live.load();
+        let send_key = self.wire.send_key();
         Welcome {
             connection_id: &self.connection.client().connection,
             user_id: self.connection.user(),
@@ -323,6 +326,7 @@ impl<S: Socket> Session<S> {
                 messages_burst: live.limits.messages_burst,
                 rooms_max: live.limits.rooms_per_connection_max,
             },
+            send_key: send_key.as_deref(),
         }
         .encode()
     }

@@ -133,7 +133,10 @@ impl<S: Socket> Session<S> {
         if received != self.received {
             self.received = received;
             self.read_at = Instant::now();
-            self.heard(self.read_at);
+            // Frames that come by another way say nothing about this one.
+            if S::CLIENT_ANSWERS {
+                self.heard(self.read_at);
+            }
         }
         let Poll::Ready(read) = read else {
             return self.poll_midway(timer);
@@ -290,9 +293,13 @@ impl<S: Socket> Session<S> {
 
     fn ping(&mut self, now: Instant) {
         let written = self.connection.outbox().written();
-        self.connection.note_ping(now, self.heartbeat.last_heard());
+        if S::CLIENT_ANSWERS {
+            self.connection.note_ping(now, self.heartbeat.last_heard());
+            self.pongs_owed = self.pongs_owed.saturating_add(1);
+        } else if !self.wire.is_blocked() {
+            self.heartbeat.heard(now, written);
+        }
         self.heartbeat.pinged(now, written);
-        self.pongs_owed = self.pongs_owed.saturating_add(1);
         self.wire.ping();
     }
 
@@ -340,8 +347,13 @@ impl<S: Socket> Session<S> {
         }
         match self.heartbeat.next_beat(now, self.due, &live.server) {
             Beat::Rest => {}
-            Beat::Ping => self.ping(now),
-            Beat::Idle => return over(CloseCode::IDLE, "nothing was heard from the client"),
+            Beat::Idle if S::CLIENT_ANSWERS => {
+                return over(CloseCode::IDLE, "nothing was heard from the client");
+            }
+            Beat::Idle if self.wire.is_blocked() => {
+                return over(CloseCode::IDLE, "the client takes nothing");
+            }
+            Beat::Ping | Beat::Idle => self.ping(now),
         }
         let began = self.message_began?;
         if was_stopped {

@@ -1,13 +1,14 @@
-//! The interface between a session and its WebSocket.
+//! The interface between a session and its WebSocket, or its stream of server-sent events.
 
 use std::{
     io,
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use signalbox_router::SocketSink;
-use signalbox_websocket::DecodeError;
 pub use signalbox_websocket::Incoming;
+use signalbox_websocket::{self as websocket, DecodeError};
 
 /// The reason why nothing more can be read. A close frame can still be sent, unless the connection broke.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +27,27 @@ impl From<io::Error> for SocketError {
     }
 }
 
-/// A WebSocket whose sending half can be taken out.
+/// A WebSocket, or another connection with a client, whose sending half can be taken out.
 pub trait Socket: Send {
+    /// Whether the client answers pings and close frames. If not, its silence means nothing, and it counts as alive as long as it
+    /// takes the data that is sent.
+    const CLIENT_ANSWERS: bool = true;
+
+    /// The bytes of a ping.
+    fn ping() -> Bytes {
+        websocket::ping()
+    }
+
+    /// The bytes of the frame that closes the connection.
+    fn close(code: u16, reason: &str) -> Bytes {
+        websocket::close(code, reason)
+    }
+
+    /// The key with which the client sends frames by other requests; `None` if it sends them here.
+    fn send_key(&self) -> Option<String> {
+        None
+    }
+
     /// The sending half; `None` if it was taken already. Dropping it shuts down the sending side.
     fn take_sink(&mut self) -> Option<Box<dyn SocketSink>>;
 

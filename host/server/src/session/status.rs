@@ -23,6 +23,7 @@ impl Services {
         NodeStatus {
             broker_up: broker.probe().await.is_ok(),
             revocations: broker.revocations().count(SystemTime::now()),
+            event_streams: self.router.table().posts().len(),
             present_users: self.router.present_users(),
             plugins,
         }

@@ -48,7 +48,7 @@ impl<S: Socket> Transport<S> {
             Some(Ok(Incoming::Close { code, .. })) => {
                 // Nothing is sent after the answer to a close frame.
                 outbox.close(CloseCode::NORMAL, "");
-                outbox.push_close(websocket::close(*code, ""));
+                outbox.push_close(S::close(*code, ""));
             }
             _ => {}
         }
@@ -62,9 +62,19 @@ impl<S: Socket> Transport<S> {
         outbox.poll_write(cx, |cx| socket.poll_room(cx))
     }
 
+    /// The key with which the client sends frames by other requests, if it does.
+    pub(super) fn send_key(&self) -> Option<String> {
+        self.socket.send_key()
+    }
+
+    /// Whether the client takes nothing, although something waits for it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.outbox().is_blocked()
+    }
+
     /// Sends a ping with the next write.
     pub(super) fn ping(&self) {
-        self.outbox().push_ping(websocket::ping());
+        self.outbox().push_ping(S::ping());
     }
 
     /// Sets the largest frame that the client may send from now on.
@@ -82,7 +92,7 @@ impl<S: Socket> Transport<S> {
         owed: Option<CloseRequest>,
     ) -> Result<(), SocketError> {
         if let Some(request) = &owed {
-            let close = websocket::close(request.code.number(), &request.reason);
+            let close = S::close(request.code.number(), &request.reason);
             self.outbox().push_close(close);
         }
         // Messages are no longer handled, and must not take memory or time.
@@ -91,6 +101,11 @@ impl<S: Socket> Transport<S> {
         let Some(request) = owed else {
             return Ok(());
         };
+        if !S::CLIENT_ANSWERS {
+            self.outbox().detach();
+            poll_fn(|cx| self.socket.poll_discard(cx)).await;
+            return Ok(());
+        }
         if request.code == CloseCode::FLOOD {
             // Reading stops, so TCP flow control holds the client back until the time to close is over.
             self.outbox().detach();

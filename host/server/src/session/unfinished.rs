@@ -13,21 +13,21 @@ const FREE_BYTES: usize = 4 << 10;
 #[derive(Debug, Default)]
 pub struct UnfinishedBytes(AtomicUsize);
 
-/// The share of one connection, released when it is dropped.
+/// The share of one connection or request, released when it is dropped.
 #[derive(Debug)]
-pub(super) struct UnfinishedShare {
+pub(crate) struct UnfinishedShare {
     of: Arc<UnfinishedBytes>,
     charged: usize,
 }
 
 impl UnfinishedShare {
-    pub(super) fn new(of: Arc<UnfinishedBytes>) -> Self {
+    pub(crate) fn new(of: Arc<UnfinishedBytes>) -> Self {
         Self { of, charged: 0 }
     }
 
     /// Charges the connection with `kept` bytes in total. Returns `false` if it needs more than before and all
     /// connections together would exceed `most`; 0 means no limit.
-    pub(super) fn set(&mut self, kept: usize, most: usize) -> bool {
+    pub(crate) fn set(&mut self, kept: usize, most: usize) -> bool {
         let charge = kept.saturating_sub(FREE_BYTES);
         if charge == self.charged {
             return true;

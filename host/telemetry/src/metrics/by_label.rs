@@ -5,7 +5,7 @@ use signalbox_protocol::{CloseCode, ErrorCode, RecoveryFailure};
 use super::{
     cells::Counter,
     labels::{
-        AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason,
+        AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, PostResult, SpanDropReason,
         UpgradeRefusalReason,
     },
     named::{Named, OTHER},
@@ -49,6 +49,10 @@ pub struct ByAdminOutcome([Counter; AdminOutcome::ALL.len()]);
 /// A counter for each [`OnceOutcome`].
 #[derive(Debug, Default)]
 pub struct ByOnceOutcome([Counter; OnceOutcome::ALL.len()]);
+
+/// A counter for each [`PostResult`].
+#[derive(Debug, Default)]
+pub struct ByPostResult([Counter; PostResult::ALL.len()]);
 
 /// A counter for each result of a recovery: the messages were sent, or the [`RecoveryFailure`].
 #[derive(Debug, Default)]
@@ -191,6 +195,19 @@ impl ByOnceOutcome {
         OnceOutcome::ALL
             .into_iter()
             .map(|outcome| (outcome.as_str(), self.of(outcome)))
+    }
+}
+
+impl ByPostResult {
+    /// The counter of `result`.
+    pub fn of(&self, result: PostResult) -> &Counter {
+        &self.0[result as usize]
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
+        PostResult::ALL
+            .into_iter()
+            .map(|result| (result.as_str(), self.of(result)))
     }
 }
 

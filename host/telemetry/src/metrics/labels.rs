@@ -255,3 +255,71 @@ impl OnceOutcome {
         }
     }
 }
+
+/// The result of a request that posts a frame to a stream of server-sent events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostResult {
+    /// 202: the connection has the frame.
+    Taken,
+    /// 400: its body broke off, or is malformed.
+    Incomplete,
+    /// 400: it is not UTF-8.
+    NotUtf8,
+    /// 401: the key is missing or wrong.
+    Unauthorized,
+    /// 429: there were too many wrong keys from the address.
+    RateLimited,
+    /// 403: the page's origin may not connect.
+    Origin,
+    /// 404: there is no such connection.
+    UnknownConnection,
+    /// 408: the frame took too long to arrive.
+    SlowMessage,
+    /// 413: the frame is too large.
+    TooBig,
+    /// 429: too many frames wait for the connection.
+    InboxFull,
+    /// 503: unfinished messages take all memory that they may take.
+    NoMemory,
+    /// 503: the connection's node did not answer.
+    NoAnswer,
+    /// It was taken, and its connection ended before it was handled.
+    Lost,
+}
+
+impl PostResult {
+    pub(super) const ALL: [Self; 13] = [
+        Self::Taken,
+        Self::Incomplete,
+        Self::NotUtf8,
+        Self::Unauthorized,
+        Self::RateLimited,
+        Self::Origin,
+        Self::UnknownConnection,
+        Self::SlowMessage,
+        Self::TooBig,
+        Self::InboxFull,
+        Self::NoMemory,
+        Self::NoAnswer,
+        Self::Lost,
+    ];
+
+    /// The result as text, as in the metrics and in the error of a response.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Incomplete => "incomplete",
+            Self::NotUtf8 => "not_utf8",
+            Self::Unauthorized => "unauthorized",
+            Self::RateLimited => "rate_limited",
+            Self::Origin => "origin_not_allowed",
+            Self::UnknownConnection => "unknown_connection",
+            Self::SlowMessage => "slow_message",
+            Self::TooBig => "too_big",
+            Self::InboxFull => "inbox_full",
+            Self::NoMemory => "no_memory",
+            Self::NoAnswer => "no_answer",
+            Self::Lost => "lost",
+        }
+    }
+}

@@ -24,12 +24,13 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 pub use by_label::{
     ByAdminOutcome, ByCloseCode, ByDropReason, ByErrorCode, ByEventType, ByHttpRefusal,
-    ByOnceOutcome, ByRecovery, BySpanDropReason, ByUpgradeRefusal,
+    ByOnceOutcome, ByPostResult, ByRecovery, BySpanDropReason, ByUpgradeRefusal,
 };
 pub use cells::{Counter, Gauge};
 pub use histogram::{BUCKETS, Bucket, Histogram, HistogramSnapshot, bound_us};
 pub use labels::{
-    AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, SpanDropReason, UpgradeRefusalReason,
+    AdminOutcome, DropReason, HttpRefusalReason, OnceOutcome, PostResult, SpanDropReason,
+    UpgradeRefusalReason,
 };
 pub use named::{Named, OTHER};
 pub use plugin::{
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub upgrades_refused: ByUpgradeRefusal,
     /// Connections and requests that were refused before their request was read, by reason.
     pub http_refused: ByHttpRefusal,
+    /// Frames that were posted to streams of server-sent events, by result.
+    pub posts: ByPostResult,
     /// Time from a frame's arrival to the outbox of its receivers on this node.
     pub delivery_latency: Histogram,
     /// Round-trip times that clients report.

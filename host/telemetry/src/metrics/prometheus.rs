@@ -177,6 +177,7 @@ mod tests {
         let status = NodeStatus {
             broker_up: true,
             revocations: 0,
+            event_streams: 0,
             present_users: 0,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),

@@ -21,6 +21,8 @@ pub struct NodeStatus {
     pub revocations: usize,
     /// The users of this node in rooms with presence, once for each room.
     pub present_users: usize,
+    /// The connections that get server-sent events.
+    pub event_streams: usize,
     /// The versions that are live, in the order of the chain.
     pub plugins: Vec<LivePlugin>,
 }
@@ -92,7 +94,7 @@ impl From<&Histogram> for Reading {
 /// Reads all metrics.
 pub fn read(metrics: &Metrics, status: &NodeStatus) -> Vec<Family> {
     let mut readings = Readings::default();
-    readings.server(metrics);
+    readings.server(metrics, status);
     readings.messages(metrics);
     readings.histories(metrics);
     readings.presence(metrics, status);
@@ -133,7 +135,7 @@ struct Readings {
 }
 
 impl Readings {
-    fn server(&mut self, m: &Metrics) {
+    fn server(&mut self, m: &Metrics, status: &NodeStatus) {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         self.family(&table::BUILD, [(vec![version], Reading::Info)]);
         self.one(&table::CONFIG_RELOADS_FAILED, &m.config_reloads_failed);
@@ -145,10 +147,13 @@ impl Readings {
         let failed = &m.auth_key_reloads_failed;
         self.one(&table::AUTH_KEY_RELOADS_FAILED, failed);
         self.one(&table::ACTIVE_CONNECTIONS, &m.active_connections);
+        let streams = Reading::Gauge(status.event_streams as f64);
+        self.one(&table::SSE_CONNECTIONS, streams);
         self.one(&table::CONNECTIONS, &m.connections);
         self.one(&table::UNEXPECTED_DISCONNECTS, &m.unexpected_disconnects);
         self.labelled(&table::CLOSES, m.closes.rows());
         self.labelled(&table::UPGRADES_REFUSED, m.upgrades_refused.rows());
+        self.labelled(&table::SSE_POSTS, m.posts.rows());
         self.labelled(&table::HTTP_REFUSED, m.http_refused.rows());
         self.labelled(&table::ADMIN_REQUESTS, m.admin_requests.rows());
     }
@@ -400,6 +405,7 @@ mod tests {
         let status = NodeStatus {
             broker_up: true,
             revocations: 3,
+            event_streams: 1,
             present_users: 2,
             plugins: vec![LivePlugin {
                 name: "chat".to_owned(),

@@ -137,6 +137,8 @@ table! {
 
     ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
         .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
+    SSE_CONNECTIONS = metric(Gauge, "sse_connections", Count,
+        "Those of them that get server-sent events, and not frames of a WebSocket");
     CONNECTIONS = metric(Counter, "connections", Count, "Connections that were opened");
     UNEXPECTED_DISCONNECTS = metric(Counter, "unexpected_disconnects", Count,
         "Connections that ended other than by a clean close of the client (1000, 1001, no code, 3000–4999), a drain, or a decision about the client")
@@ -147,6 +149,9 @@ table! {
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
         "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `since` (a malformed place in the history of the user), `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
         .labels(&["reason"]);
+    SSE_POSTS = metric(Counter, "sse_posts", Count,
+        "Frames that were posted to `/sse/<connectionId>` of this node, by result: `taken`, or the code of the error; `lost`: the connection had taken it, and ended before it was handled")
+        .labels(&["result"]);
     HTTP_REFUSED = metric(Counter, "http_refused", Count,
         "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
         .labels(&["reason"]);

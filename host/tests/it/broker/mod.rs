@@ -9,6 +9,7 @@ mod members_redis;
 mod nodes;
 mod once;
 mod order;
+mod posts;
 mod revocations;
 mod revocations_redis;
 
@@ -50,6 +51,7 @@ use self::{
         messages_with_the_same_key_and_other_content_are_noticed,
         one_of_many_that_want_to_handle_a_message_does,
     },
+    posts::a_frame_is_given_to_the_connection_that_it_is_posted_to_on_any_node,
     revocations::{
         a_revocation_is_enforced_once_by_every_node_until_its_end,
         revocations_of_different_names_are_different,
@@ -468,6 +470,7 @@ macro_rules! passes_the_contract {
             a_node_changes_the_rooms_of_a_user_for_another
             the_users_that_other_nodes_hold_are_known
             the_other_nodes_with_members_of_a_room_report_their_number
+            a_frame_is_given_to_the_connection_that_it_is_posted_to_on_any_node
             every_node_knows_which_there_are
             a_node_that_left_is_neither_reached_nor_well
             strange_names_are_only_names

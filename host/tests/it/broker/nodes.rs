@@ -19,7 +19,8 @@ use signalbox::{
     broker::{
         Appended, Broker, ConnectionReport, HistoryName, HistoryPage, HistoryQuery, LocalNode,
         MemberReport, MemoryBroker, MemoryHub, NodeReport, OwnedHistoryName, PendingAnswer,
-        RedisBroker, Retention, Revoked, RoomReport, Target, UserAnswer, UserRequest,
+        PostOutcome, PostedFrame, RedisBroker, Retention, Revoked, RoomReport, SendKey, Target,
+        UserAnswer, UserRequest,
     },
     metrics::Metrics,
     protocol::{Frame, MemberInfo, Position, outbound::Delivery},
@@ -36,6 +37,9 @@ pub(super) const RETENTION: Retention = Retention {
     time: Duration::from_secs(3600),
 };
 
+/// The key of every connection.
+pub(super) const KEY: SendKey = SendKey::new([7; 16]);
+
 /// Texts that reached somebody.
 pub(super) type Reached = tokio::sync::Mutex<Vec<String>>;
 
@@ -48,6 +52,8 @@ pub(super) struct Recorder {
     pub(super) enforced: Mutex<Vec<Revoked>>,
     /// The messages of histories: name, number and text.
     kept: Mutex<Vec<(String, u64, String)>>,
+    /// The frames that were posted.
+    pub(super) posts: Mutex<Vec<String>>,
     /// How often histories had to be checked.
     checks: AtomicUsize,
     /// The connections of members, by room and user.
@@ -136,6 +142,19 @@ impl LocalNode for Recorder {
         }
     }
 
+    /// Takes frames for connections that are named like a user here, with [`KEY`].
+    fn take_post(&self, post: PostedFrame<'_>) -> PostOutcome {
+        if !self.holds_user(post.connection) {
+            return PostOutcome::Unknown;
+        }
+        if !post.key.is(KEY) {
+            return PostOutcome::WrongKey;
+        }
+        let posts = &mut *self.posts.lock().unwrap();
+        posts.push(post.text.to_owned());
+        PostOutcome::Taken
+    }
+
     /// Every room with members has three of them.
     fn count_members(&self, room: &str) -> usize {
         if self.holds_room(room) { 3 } else { 0 }
@@ -174,6 +193,7 @@ impl Recorder {
             address: "[::1]:1".to_owned(),
             connected_at_ms: number,
             v1: true,
+            event_stream: number > 0,
             rooms: 3,
         };
         let numbers = if self.holds_user(user) { 0..2 } else { 0..0 };

@@ -139,7 +139,7 @@ impl Nodes {
     /// The last lines of the logs that are warnings or errors.
     pub(super) fn story(&self) -> String {
         let lines = self.log.try_iter().filter_map(|event| match event {
-            Event::Line { name, text } => Some(format!("{name}: {text}")),
+            Event::Line { name, text, .. } => Some(format!("{name}: {text}")),
             Event::Interrupted => None,
         });
         let lines: Vec<_> = lines

@@ -64,6 +64,8 @@ struct Entry {
     connected_at: String,
     /// `signalbox.v1`, or `None`.
     protocol: Option<&'static str>,
+    /// `websocket` or `sse`.
+    transport: &'static str,
     rooms: usize,
 }
 
@@ -83,6 +85,11 @@ impl Entry {
             address: report.address,
             connected_at: humantime::format_rfc3339_millis(connected_at).to_string(),
             protocol: report.v1.then_some("signalbox.v1"),
+            transport: if report.event_stream {
+                "sse"
+            } else {
+                "websocket"
+            },
             rooms: report.rooms,
         }
     }

@@ -1,12 +1,13 @@
 //! The front of a listener: handles a connection for as long as it speaks HTTP.
 //!
 //! Clients are unauthenticated here, so everything that they can occupy is bounded: sockets ([`pending`]), headers,
-//! requests, and the time of each phase ([`watch`]). [`request`] wraps the handler of every request, and [`closing`]
-//! ends a connection so that its last response arrives.
+//! requests, and the time of each phase ([`watch`]). [`request`] wraps the handler of every request, [`hand_over`] lets a
+//! handler take over the connection, and [`closing`] ends one so that its last response arrives.
 
 mod body;
 mod client_address;
 mod closing;
+mod hand_over;
 mod pending;
 mod proxy_protocol;
 mod request;
@@ -18,6 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 pub(super) use closing::close_with;
+pub(super) use hand_over::StreamClaim;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use signalbox_telemetry::metrics::{HttpRefusalReason, events::HttpRefused};
@@ -30,6 +32,7 @@ use tracing::debug;
 use self::{
     client_address::{canonical, is_trusted},
     closing::{ANSWERED, FinalResponse, rest},
+    hand_over::{HandOver, HandOverSlot},
     pending::{Pending, Ticket, TicketOutcome},
     watch::{HttpPhase, Overdue},
 };
@@ -78,6 +81,8 @@ pub(super) struct Front {
 enum Ended {
     Served(hyper::Result<()>),
     Overdue(Overdue),
+    /// The handler of a request takes it over.
+    Claimed(HandOver),
 }
 
 impl Front {
@@ -211,8 +216,16 @@ impl Front {
     ) -> Option<(Ended, FrontStream)> {
         let header_bytes_max = self.services.live.load().limits.http.header_bytes_max;
         let (front, watch) = (self.clone(), stream.watch().clone());
+        let slot = Arc::<HandOverSlot>::default();
+        let to_slot = slot.clone();
         let service = service_fn(move |request| {
-            request::answer(front.clone(), watch.clone(), client, request)
+            request::answer(
+                front.clone(),
+                watch.clone(),
+                to_slot.clone(),
+                client,
+                request,
+            )
         });
         let watch = stream.watch().clone();
         let mut connection = http1::Builder::new()
@@ -226,6 +239,7 @@ impl Front {
         let ended = tokio::select! {
             biased;
             served = &mut connection => Ended::Served(served),
+            claimed = slot.take() => Ended::Claimed(claimed),
             overdue = watch.overdue(live) => Ended::Overdue(overdue),
             () = stop.cancelled() => {
                 if !watch.has_asked() {
@@ -236,6 +250,7 @@ impl Front {
                 tokio::select! {
                     biased;
                     served = &mut connection => Ended::Served(served),
+                    claimed = slot.take() => Ended::Claimed(claimed),
                     overdue = watch.overdue(live) => Ended::Overdue(overdue),
                 }
             }
@@ -252,6 +267,10 @@ impl Front {
         stop: &CancellationToken,
     ) {
         match ended {
+            Ended::Claimed(claimed) => {
+                let time_max = self.services.live.load().limits.http.write_timeout;
+                return claimed.finish(stream, time_max).await;
+            }
             Ended::Served(Ok(())) | Ended::Overdue(Overdue::Silent | Overdue::Idle) => {}
             Ended::Served(Err(error)) if error.is_parse() => {
                 debug!(%client, %error, "what came is not HTTP/1.1");

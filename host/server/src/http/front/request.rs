@@ -1,6 +1,6 @@
 //! Processes every request before its handler, and every response after it.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc};
 
 use axum::{
     body::Body,
@@ -15,15 +15,18 @@ use super::{
     Front,
     body::{RequestBody, ResponseBody},
     client_address,
+    hand_over::{HandOverSlot, StreamClaim},
     target::RequestTarget,
     watch::HttpWatch,
 };
 use crate::http::json_error;
 
-/// Answers one request on a connection from `peer`.
+/// Answers one request on a connection from `peer`. If its handler claims the connection, never returns, and gives `slot` the
+/// hand-over.
 pub(super) async fn answer(
     front: Arc<Front>,
     watch: Arc<HttpWatch>,
+    slot: Arc<HandOverSlot>,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
@@ -37,10 +40,16 @@ pub(super) async fn answer(
     } else {
         (None, Body::empty())
     };
+    let claim = StreamClaim::default();
+    parts.extensions.insert(claim.clone());
     let mut response = match front.prepare(&mut parts, peer) {
         Ok(()) => front.handle(Request::from_parts(parts, body)).await,
         Err(refused) => *refused,
     };
+    if let Some(hand_over) = claim.hand_over(&response) {
+        slot.put(hand_over);
+        return pending().await;
+    }
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let is_settled = match held {
             Some(held) => held.settle(waits_for_continue).await,
