@@ -121,7 +121,7 @@ func TestAServerWithoutTheProtocolClosesTheClient(t *testing.T) {
 }
 
 func TestAnAttemptWithoutAWelcomeFailsAfterItsTime(t *testing.T) {
-	play(t, Options{}, func(w *world) {
+	play(t, Options{NoFallback: true}, func(w *world) {
 		w.client.Connect()
 		w.acceptSilently()
 		w.clock.advance(10 * time.Second)
