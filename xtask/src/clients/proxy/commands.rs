@@ -42,6 +42,8 @@ pub(in crate::clients) enum Command {
     },
     /// Sends the client this text frame.
     Inject(String),
+    /// Sends the client these bytes.
+    InjectBytes(String),
     /// Sends the client a close frame.
     InjectClose {
         code: u16,

@@ -10,10 +10,10 @@ pub(super) fn take_event(buffer: &mut Vec<u8>) -> Option<WireFrame> {
     let bytes: Vec<u8> = buffer.drain(..end).collect();
     let block = String::from_utf8_lossy(&bytes).into_owned();
     let has_name = block.lines().any(|line| line.starts_with("event:"));
-    let mut data = block.lines().filter_map(|line| line.strip_prefix("data:"));
-    let text = data.next().map(|text| text.trim_start().to_owned());
+    let data = block.lines().filter_map(|line| line.strip_prefix("data:"));
+    let data: Vec<_> = data.map(str::trim_start).collect();
     Some(WireFrame {
-        text: text.filter(|_| !has_name),
+        text: (!data.is_empty() && !has_name).then(|| data.join("\n")),
         bytes,
     })
 }

@@ -112,7 +112,7 @@ impl Link {
     pub(super) fn repeat_last(&self) {
         let mut control = self.control();
         if let Some(last) = control.last.clone() {
-            control.inject.push(Extra::Again(last));
+            control.inject.push(Extra::Bytes(last));
         }
     }
 

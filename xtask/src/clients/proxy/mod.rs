@@ -116,6 +116,9 @@ impl Proxy {
                 self.each(|link| link.control().reply(to, *times, with));
             }
             Command::Inject(text) => self.each(|link| link.inject(Extra::Text(text.clone()))),
+            Command::InjectBytes(text) => {
+                self.each(|link| link.inject(Extra::Bytes(text.clone().into_bytes())));
+            }
             Command::InjectClose { code, reason } => {
                 let (code, reason) = (*code, reason.clone());
                 self.each(|link| {

@@ -26,8 +26,8 @@ pub(super) enum Extra {
         code: u16,
         reason: String,
     },
-    /// The bytes of a frame that has passed before.
-    Again(Vec<u8>),
+    /// Bytes as they are.
+    Bytes(Vec<u8>),
 }
 
 impl Transport {
@@ -50,7 +50,7 @@ impl Transport {
     /// The bytes of a frame of the server.
     pub(super) fn bytes(self, extra: Extra) -> Vec<u8> {
         match (self, extra) {
-            (_, Extra::Again(bytes)) => bytes,
+            (_, Extra::Bytes(bytes)) => bytes,
             (Self::WebSocket, Extra::Text(text)) => text_frame(&text),
             (Self::WebSocket, Extra::Close { code, reason }) => close_frame(code, &reason),
             (Self::Events, Extra::Text(text)) => event(&text),
