@@ -100,7 +100,7 @@ impl Bench {
 
     fn urls(&mut self) -> Vec<String> {
         let url = |effect| match effect {
-            Effect::Dial { url, .. } => Some(url),
+            Effect::Dial(dial) => Some(dial.url),
             _ => None,
         };
         self.effects().into_iter().filter_map(url).collect()
