@@ -48,7 +48,7 @@ func (f *fallback) connected() {
 	f.worked = f.next
 }
 
-// failed says that the attempt has failed. It marks the end as doubtful if its status does not count yet.
+// failed says that the attempt has failed. It adds to the end what follows from the choice of the transport.
 func (f *fallback) failed(end *ending) {
 	if f.off {
 		return
@@ -73,6 +73,7 @@ func (f *fallback) failed(end *ending) {
 	if used == SSE {
 		f.next = WebSocket
 	}
+	end.paired = f.next == SSE
 }
 
 // isAbsent tells that a server, or a proxy, has no server-sent events.

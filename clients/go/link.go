@@ -138,7 +138,11 @@ func (c *Client) ended(number uint64, end ending) <-chan struct{} {
 		c.shut(StateChange{State: Closed, Code: end.code, Status: end.status, Reason: end.reason})
 		return nil
 	}
-	delay := max(c.link.backoff.next(), end.retryAfter)
+	wait := c.link.backoff.next
+	if end.paired {
+		wait = c.link.backoff.short
+	}
+	delay := max(wait(), end.retryAfter)
 	over := make(chan struct{})
 	var timer *alarm
 	wake := func() {

@@ -20,7 +20,8 @@ type Options struct {
 	// the same time. An error that wraps ErrTokenDenied closes the client; after others it is called again.
 	GetToken func(ctx context.Context) (string, error)
 
-	// ConnectTimeout is the longest time for the TCP connection, the upgrade and `welcome` together; 10 s.
+	// ConnectTimeout is the longest time for the TCP connection, the upgrade and `welcome` together, and for the answer to a
+	// POST; 10 s.
 	ConnectTimeout time.Duration
 	// BackoffMin and BackoffMax: the wait before attempt n is random, from 0 to min(BackoffMax, BackoffMin * 2^n); 500 ms, 20 s.
 	BackoffMin, BackoffMax time.Duration

@@ -38,6 +38,8 @@ type ending struct {
 	answered bool
 	// doubtful: the status may be that of a proxy, so that it does not close the client yet.
 	doubtful bool
+	// paired: the wait is short, because the next attempt uses server-sent events after one with a WebSocket.
+	paired bool
 }
 
 // next tells what the client does now.

@@ -9,11 +9,19 @@ import (
 	"time"
 )
 
-// The shortest wait before the client repeats a frame for which there was no room.
-const fullWaitMin = time.Second
+const (
+	// The shortest wait before the client repeats a frame for which there was no room.
+	fullWaitMin = time.Second
+	// The most frames that wait for their turn.
+	outboxMax = 1000
+)
 
 func (s *stream) send(call *pendingCall) {
 	if s.released {
+		return
+	}
+	if len(s.outbox) >= outboxMax {
+		s.calls.refuse(call.id, newError(CodeQueueFull, "too many frames wait for their turn"))
 		return
 	}
 	s.outbox = append(s.outbox, call)
@@ -99,8 +107,8 @@ func (s *stream) exchange(text []byte) (status int, wait time.Duration, err erro
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	s.mu.Lock()
-	limit := s.after(s.options.AnswerTimeout, func() {
-		cancel(fmt.Errorf("a POST had no answer within %s", s.options.AnswerTimeout))
+	limit := s.after(s.options.ConnectTimeout, func() {
+		cancel(fmt.Errorf("a POST had no answer within %s", s.options.ConnectTimeout))
 	})
 	s.mu.Unlock()
 	defer func() {
@@ -112,7 +120,7 @@ func (s *stream) exchange(text []byte) (status int, wait time.Duration, err erro
 	if err != nil {
 		return 0, 0, err
 	}
-	request.Header = s.header
+	request.Header = s.header.Clone()
 	response, err := s.client.Do(request)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {

@@ -77,7 +77,7 @@ func TestOnlyAConnectionThatLastsResetsTheBackoff(t *testing.T) {
 }
 
 func TestARefusedUpgradeWaitsAsLongAsTheServerSays(t *testing.T) {
-	play(t, Options{}, func(w *world) {
+	play(t, Options{NoFallback: true}, func(w *world) {
 		w.refusals = []refusal{
 			{503, map[string]string{"Retry-After": "7"}, ""},
 			{503, map[string]string{"Retry-After": "3600"}, ""},
@@ -245,7 +245,7 @@ func TestATokenIsKeptUntilTheServerRefusesIt(t *testing.T) {
 
 func TestATokenThatIsRefusedThreeTimesInARowClosesTheClient(t *testing.T) {
 	tokens := &issuer{answers: []any{"bad"}}
-	play(t, Options{GetToken: tokens.get}, func(w *world) {
+	play(t, Options{GetToken: tokens.get, NoFallback: true}, func(w *world) {
 		w.refusals = []refusal{{status: 401}, {status: 503}, {status: 401}, {status: 401}}
 		w.client.Connect()
 		for count := range 3 {

@@ -96,10 +96,11 @@ func (s *stream) get(address, token string) *ending {
 	}
 	s.body = response.Body
 	kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	encoding := response.Header.Get("Content-Encoding")
 	switch {
 	case response.StatusCode != http.StatusOK:
 		return endingOf(response)
-	case kind != "text/event-stream":
+	case kind != "text/event-stream", encoding != "" && encoding != "identity":
 		return &ending{reason: "the answer to GET is no event stream", status: response.StatusCode}
 	}
 	return nil

@@ -29,6 +29,18 @@ def test_attempts_change_the_transport_while_neither_works() -> None:
     play(scene)
 
 
+def test_the_wait_is_short_before_server_sent_events_that_follow_a_web_socket() -> None:
+    async def scene(world: StreamWorld) -> None:
+        world.server.refusals = [(502, {}, "")] * 3
+        world.client.connect()
+        for count in range(1, 7):
+            await world.fails(count)
+        assert [wait for _, _, wait in world.record.of("state") if wait is not None] == [0.5, 1, 0.5, 4, 0.5, 16]
+        await world.record.until("state", "disconnected", count=7)
+
+    play(scene)
+
+
 def test_without_the_fallback_only_web_sockets_are_tried() -> None:
     async def scene(world: StreamWorld) -> None:
         world.client.connect()

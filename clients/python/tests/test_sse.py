@@ -190,6 +190,19 @@ def test_a_frame_that_may_have_arrived_is_repeated_only_with_once() -> None:
     play(scene)
 
 
+def test_only_so_many_frames_wait_for_their_turn() -> None:
+    async def scene(world: StreamWorld) -> None:
+        peer = await world.connected()
+        peer.answers = [None]
+        calls = [start(world, number) for number in range(1001)]
+        assert await code_of(calls[-1]) == "queue_full"
+        assert await payload_of(peer) == 0
+        for call in calls[:-1]:
+            call.cancel()
+
+    play(scene)
+
+
 def test_a_frame_that_is_too_large_fails_alone() -> None:
     async def scene(world: StreamWorld) -> None:
         peer = await world.connected()
@@ -222,15 +235,16 @@ def test_a_post_without_an_answer_is_a_lost_connection() -> None:
     async def scene(world: StreamWorld) -> None:
         peer = await world.connected()
         peer.answers = [None]
-        call, waiting = start(world, 1), start(world, 2)
+        call, once = start(world, 1), start(world, 2, once=True)
         await peer.receive()
-        world.clock.advance(10)
-        assert await code_of(call) == "timeout"
-        assert await code_of(waiting) == "connection_lost"
+        world.clock.advance(5)
+        assert await code_of(call) == "connection_lost"
         await peer.gone()
-        await world.reconnected()
+        peer = await world.reconnected()
+        await peer.ack(await peer.receive())
+        assert (await once).status == "handled"
 
-    play(scene)
+    play(scene, connect_timeout=5)
 
 
 def test_the_wait_for_an_answer_begins_with_the_post() -> None:

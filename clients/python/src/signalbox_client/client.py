@@ -266,7 +266,7 @@ class Client:
                 self._report(final)
                 self._shut(StateChange("closed", end.code, end.status, end.reason))
                 return
-            delay = max(self._backoff.next(), end.retry_after)
+            delay = max(self._backoff.next(is_short=end.paired), end.retry_after)
             self._alarm = Alarm(self._timers, delay)
             self._change(StateChange("disconnected", end.code, end.status, end.reason, delay))
             try:

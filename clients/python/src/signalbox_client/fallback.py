@@ -51,7 +51,7 @@ class Fallback:
         self._worked = self.transport
 
     def failed(self, end: End) -> End:
-        """The attempt has failed. Returns its end, marked as doubtful if its status does not count yet."""
+        """The attempt has failed. Returns its end, with what follows from the choice of the transport."""
         if not self._enabled:
             return end
         used = self.transport
@@ -65,4 +65,5 @@ class Fallback:
         stays = is_answered or (self._worked == "websocket" and self._failures < _FAILURES_MAX)
         if not stays:
             self.transport = "sse" if used == "websocket" else "websocket"
-        return replace(end, doubtful=True) if is_doubtful and not is_confirmed else end
+        is_paired = used == "websocket" and self.transport == "sse"
+        return replace(end, doubtful=is_doubtful and not is_confirmed, paired=is_paired)

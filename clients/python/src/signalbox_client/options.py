@@ -15,7 +15,7 @@ from .timers import Timers
 class Options:
     """Times are seconds, sizes bytes."""
 
-    #: The longest time for the TCP connection, the upgrade and `welcome` together.
+    #: The longest time for the TCP connection, the upgrade and `welcome` together, and for the answer to a POST.
     connect_timeout: float = 10.0
     #: The wait before attempt n is random, from 0 to min(`backoff_max`, `backoff_min` * 2**n).
     backoff_min: float = 0.5

@@ -42,6 +42,8 @@ class End:
     answered: bool = False
     #: Whether the status may be that of a proxy, so that it does not close the client yet.
     doubtful: bool = False
+    #: Whether the wait is short: the next attempt uses server-sent events, after one with a WebSocket.
+    paired: bool = False
 
     def next(self) -> Next:
         """What the client does now."""

@@ -25,6 +25,8 @@ _FAILURES = (HttpError, EventTooLarge, OSError, EOFError, ValueError, ImportErro
 _BODY_MAX = 16 * 1024
 #: The shortest wait before the client repeats a frame for which there was no room, in seconds.
 _FULL_WAIT_MIN = 1.0
+#: The most frames that wait for their turn.
+_WAITING_MAX = 1000
 #: Proxies close idle connections, often after a few seconds; a POST must not meet that moment.
 _IDLE_MAX = 5.0
 
@@ -131,6 +133,9 @@ class Poster:
 
     def send(self, call_id: str, text: str) -> None:
         """Send a frame after those before it."""
+        if len(self._outbox) >= _WAITING_MAX:
+            self._refuse(call_id, SignalboxError("queue_full", "too many frames wait for their turn"))
+            return
         self._outbox.append((call_id, text))
         self.waiting_bytes += len(text)
         if self._task is None:
@@ -151,10 +156,10 @@ class Poster:
                 if self._sender is None or not self._sender.leaves(call_id):
                     self._drop_first()
                     continue
-                response = await within(self._timers, self._options.answer_timeout, self._post(text.encode()))
+                response = await within(self._timers, self._options.connect_timeout, self._post(text.encode()))
                 await self._answered(call_id, response)
         except TimeoutError:
-            self._fail(f"a POST had no answer within {self._options.answer_timeout:g} s")
+            self._fail(f"a POST had no answer within {self._options.connect_timeout:g} s")
         except _FAILURES as error:
             self._fail(f"a POST failed: {str(error) or type(error).__name__}")
         finally:
@@ -221,7 +226,7 @@ async def open_stream(
     except _FAILURES as error:
         raise Ended(End(reason=str(error) or type(error).__name__)) from error
     try:
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         target = f"{path}?{query}" if query else path
