@@ -269,12 +269,12 @@ def test_the_wait_for_an_answer_begins_with_the_post() -> None:
 def test_a_frame_for_whose_answer_nobody_waits_is_not_sent() -> None:
     async def scene(world: StreamWorld) -> None:
         peer = await world.connected()
-        peer.answers = [(429, {"Retry-After": "5"}, "")]
+        peer.answers = [(429, {"Retry-After": "7"}, "")]
         calls = [start(world, number) for number in range(3)]
         await peer.receive()
-        await until(lambda: 5.0 in world.clock.pending)
+        await until(lambda: 7.0 in world.clock.pending)
         calls[1].cancel()
-        world.clock.advance(5)
+        world.clock.advance(7)
         assert [await payload_of(peer), await payload_of(peer)] == [0, 2]
         calls[0].cancel()
         calls[2].cancel()

@@ -116,6 +116,7 @@ def proxy_for(origin: Origin) -> Proxy | None:
     if proxy_bypass(f"{origin.host}:{origin.port}"):
         return None
     proxies = getproxies()
+    # A plain request needs no tunnel, so the proxy for HTTP comes before the one for HTTPS.
     for scheme in ("wss", "socks", "https") if origin.secure else ("ws", "socks", "http", "https"):
         address = proxies.get(scheme)
         if address:
@@ -169,7 +170,10 @@ async def _tunnelled(
             status = answer.split(b"\r\n", 1)[0][:100].decode("latin-1")
             raise ConnectionRefusedError(f"the proxy {proxy.host} does not connect: {status}")
         transport.set_protocol(protocol)
-        secure = await loop.start_tls(transport, protocol, secured["ssl"], server_hostname=origin.host)
+        try:
+            secure = await loop.start_tls(transport, protocol, secured["ssl"], server_hostname=origin.host)
+        except TypeError as error:
+            raise ValueError("TLS to a server through TLS to a proxy needs Python 3.11") from error
         if secure is None:
             raise ConnectionResetError(f"the proxy {proxy.host} has ended the connection")
         protocol.connection_made(secure)

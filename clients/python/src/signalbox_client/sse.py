@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from .timers import Alarm, Timers, within
 
 #: What an exchange may raise.
 _FAILURES = (HttpError, EventTooLarge, OSError, EOFError, ValueError, ImportError)
+#: Some firewalls refuse requests without one.
+_USER_AGENT = f"signalbox-client (Python {sys.version_info.major}.{sys.version_info.minor})"
 #: The most bytes that are read of a refusal.
 _BODY_MAX = 16 * 1024
 #: The shortest wait before the client repeats a frame for which there was no room, in seconds.
@@ -125,7 +128,11 @@ class Poster:
     def welcomed(self, connection_id: str, key: str) -> None:
         """The connection has an ID and a key."""
         self._path += "/" + quote(connection_id, safe="")
-        self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "User-Agent": _USER_AGENT,
+        }
 
     def begin(self, sender: Sender, lose: Callable[[str], None]) -> None:
         """Frames can be sent from now on. `lose` is called with a reason if the connection turns out to be gone."""
@@ -226,7 +233,12 @@ async def open_stream(
     except _FAILURES as error:
         raise Ended(End(reason=str(error) or type(error).__name__)) from error
     try:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        headers = {
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-store",
+            "User-Agent": _USER_AGENT,
+        }
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         target = f"{path}?{query}" if query else path
