@@ -80,7 +80,7 @@ func (s *stream) deliver(call *pendingCall) {
 		wait = max(wait, fullWaitMin)
 	case status == http.StatusServiceUnavailable:
 		s.drop()
-		s.calls.refuse(call.id, newError(CodeConnectionLost, "the frame may have been lost"))
+		s.calls.refuse(call.id, newError(CodeConnectionLost, "the server did not answer in time: the message may have arrived"))
 	case status == http.StatusRequestEntityTooLarge:
 		s.drop()
 		s.calls.refuse(call.id, newError(CodeTooLarge, "the frame is larger than the server takes"))

@@ -122,6 +122,7 @@ class Poster:
         self._task: asyncio.Task[None] | None = None
         self._channel: Channel | None = None
         self._used = 0.0
+        self._stopped = False
         #: The bytes that wait to be written.
         self.waiting_bytes = 0
 
@@ -140,6 +141,9 @@ class Poster:
 
     def send(self, call_id: str, text: str) -> None:
         """Send a frame after those before it."""
+        if self._stopped:
+            # The loss of the connection ends the call.
+            return
         if len(self._outbox) >= _WAITING_MAX:
             self._refuse(call_id, SignalboxError("queue_full", "too many frames wait for their turn"))
             return
@@ -150,6 +154,7 @@ class Poster:
 
     def stop(self) -> None:
         """Send no more, and end the request that is under way."""
+        self._stopped = True
         self._outbox.clear()
         self.waiting_bytes = 0
         if self._task is not None:
@@ -179,7 +184,7 @@ class Poster:
             return
         self._drop_first()
         if response.status == 503:
-            self._refuse(call_id, SignalboxError("connection_lost", "the frame may have been lost"))
+            self._refuse(call_id, SignalboxError("connection_lost", "the server did not answer in time: the message may have arrived"))
             if wait > 0:
                 await Alarm(self._timers, wait).wait()
         elif response.status == 413:
