@@ -18,7 +18,10 @@ pub(crate) enum Arrival {
     /// Something else that shows that the server is there.
     Sign,
     /// The frame of the client with this ID was not accepted. It did not come from the server.
-    #[cfg_attr(not(feature = "sse"), allow(dead_code))]
+    #[cfg_attr(
+        not(feature = "sse"),
+        expect(dead_code, reason = "a WebSocket accepts every frame")
+    )]
     NotAccepted {
         id: String,
         error: Error,

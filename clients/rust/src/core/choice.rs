@@ -40,7 +40,10 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    #[cfg_attr(not(feature = "sse"), allow(unused_variables))]
+    #[cfg_attr(
+        not(feature = "sse"),
+        expect(unused_variables, reason = "there is nothing to choose")
+    )]
     pub(super) fn new(options: &Options) -> Self {
         #[cfg(feature = "sse")]
         let (fallback, again_after) = (options.fallback, options.web_socket_again_after);

@@ -113,6 +113,10 @@ pub(crate) struct Dial {
     /// The largest frame that the client accepts.
     pub(crate) receive_bytes_max: usize,
     /// How long the server may take to accept a frame, if each has an answer of its own.
+    #[cfg_attr(
+        not(feature = "sse"),
+        expect(dead_code, reason = "a WebSocket has no such answers")
+    )]
     pub(crate) answer_timeout: Duration,
 }
 

@@ -101,6 +101,20 @@ pub(in crate::clients) struct Answer {
 }
 
 impl Answer {
+    /// The answer as it is on the wire.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let headers = self.headers.iter();
+        let headers: String = headers
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let Self { status, body, .. } = self;
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        answer.into_bytes()
+    }
+
     /// The answer to a frame that was taken.
     pub(super) fn taken() -> Self {
         Self {

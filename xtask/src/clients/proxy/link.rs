@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 
-use super::commands::{Answer, Direction, Opening, Slowness};
+use super::commands::{Direction, Opening, Slowness};
 use super::frames::{take_frame, take_head};
 use super::post;
 use super::request::{Kind, Request, last_answer, without};
@@ -186,7 +186,9 @@ fn serve(link: &Arc<Link>, shared: &Arc<Shared>, opening: &Opening) {
         Opening::Refuse | Opening::Reset => link.cut(),
         Opening::Silent => wait_for_the_client(link),
         Opening::Answer(answer) => {
-            give(link, answer);
+            // If the client is gone, there is nobody to answer.
+            let _ = (&link.client).write_all(&answer.bytes());
+            let _ = link.client.shutdown(Shutdown::Write);
             wait_for_the_client(link);
         }
         Opening::Delay(ms) => {
@@ -197,25 +199,6 @@ fn serve(link: &Arc<Link>, shared: &Arc<Shared>, opening: &Opening) {
             forward(link, shared, &request, &of_kind);
         }
     }
-}
-
-/// Answers in place of the server.
-pub(super) fn give(link: &Link, answer: &Answer) {
-    // If the client is gone, there is nobody to answer.
-    let _ = (&link.client).write_all(text_of(answer).as_bytes());
-    let _ = link.client.shutdown(Shutdown::Write);
-}
-
-fn text_of(answer: &Answer) -> String {
-    let headers = answer.headers.iter();
-    let headers: String = headers
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let Answer { status, body, .. } = answer;
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
 }
 
 /// Reads until the client closes, or the proxy ends.
@@ -343,7 +326,8 @@ fn to_client(link: &Link, shared: &Shared, server: &TcpStream, opening: &Opening
 /// Passes complete frames on to the client. Returns `false` if the client is gone.
 fn pass(link: &Link, shared: &Shared, transport: Transport, buffer: &mut Vec<u8>) -> bool {
     loop {
-        for extra in mem::take(&mut link.control().inject) {
+        let injected = mem::take(&mut link.control().inject);
+        for extra in injected {
             let ends = transport == Transport::Events && matches!(extra, Extra::Close { .. });
             if link.write(&link.client, &transport.bytes(extra)).is_err() {
                 return false;

@@ -1,28 +1,52 @@
 //! Frames of clients with server-sent events. Each is a request, and has a connection of its own.
 
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::commands::{Answer, Direction, Opening};
 use super::frames::take_head;
-use super::link::{Link, TICK, connect, give, read, wait_for_the_client};
+use super::link::{Link, TICK, connect, read, wait_for_the_client};
 use super::request::{Request, last_answer};
 use super::{Shared, lock};
 
-/// Reads the body, and answers the request as the case wants. `buffer` has the beginning of the body.
-pub(super) fn serve(link: &Link, shared: &Shared, request: &Request, mut buffer: Vec<u8>) {
-    let length = request.header("content-length");
-    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
-    lock(&shared.seen).posting();
-    while buffer.len() < length && link.is_live() && read(link.client(), &mut buffer) {}
-    if buffer.len() >= length {
-        answer(link, shared, request, &buffer);
+/// A request that is under way. It ends with this value, before the client can have its answer.
+struct Posting<'s>(&'s Shared);
+
+impl<'s> Posting<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        lock(&shared.seen).posting();
+        Self(shared)
     }
-    lock(&shared.seen).posted();
 }
 
-fn answer(link: &Link, shared: &Shared, request: &Request, body: &[u8]) {
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.seen).posted();
+    }
+}
+
+/// Reads the body, and answers the request as the case wants. `buffer` has the beginning of the body.
+pub(super) fn serve(link: &Link, shared: &Shared, request: &Request, mut buffer: Vec<u8>) {
+    let posting = Posting::new(shared);
+    let length = request.header("content-length");
+    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+    while buffer.len() < length && link.is_live() && read(link.client(), &mut buffer) {}
+    if buffer.len() >= length {
+        let answer = answer_to(link, shared, request, &buffer);
+        drop(posting);
+        if let Some(answer) = answer {
+            // If the client is gone, there is nobody to answer.
+            let _ = link.write(link.client(), &answer);
+            let _ = link.client().shutdown(Shutdown::Write);
+            wait_for_the_client(link);
+        }
+    }
+}
+
+/// The answer to a frame. None if the client gets none any more.
+fn answer_to(link: &Link, shared: &Shared, request: &Request, body: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(body);
     lock(&shared.seen).note_client(&text);
     let streams = || {
@@ -30,57 +54,53 @@ fn answer(link: &Link, shared: &Shared, request: &Request, body: &[u8]) {
         let streams = links.iter().filter(|link| link.is_stream());
         streams.cloned().collect::<Vec<Arc<Link>>>()
     };
-    while streams()
-        .iter()
-        .any(|link| link.is_stalled(Direction::ToServer))
-    {
-        if !link.is_live() {
-            return;
+    let is_stalled = |stream: &Arc<Link>| stream.is_stalled(Direction::ToServer);
+    while streams().iter().any(is_stalled) {
+        if !link.is_live() || !is_there(link) {
+            return None;
         }
         thread::sleep(TICK);
     }
     match shared.opening_of(request.kind) {
-        Opening::Refuse | Opening::Reset => link.cut(),
-        Opening::Silent => wait_for_the_client(link),
-        Opening::Answer(answer) => end(link, &answer),
+        Opening::Refuse | Opening::Reset => {
+            link.cut();
+            None
+        }
+        Opening::Silent => {
+            wait_for_the_client(link);
+            None
+        }
+        Opening::Answer(answer) => Some(answer.bytes()),
         _ if streams().iter().any(|link| link.control().answers(&text)) => {
             lock(&shared.seen).answered(&text);
-            end(link, &Answer::taken());
+            Some(Answer::taken().bytes())
         }
         Opening::Delay(ms) => {
             thread::sleep(Duration::from_millis(ms));
-            forward(link, shared, request, body, None);
+            forward(link, shared, request, body)
         }
-        Opening::Lose(answer) => forward(link, shared, request, body, Some(&answer)),
+        Opening::Lose(answer) => forward(link, shared, request, body).map(|_| answer.bytes()),
         Opening::Forward | Opening::Mute | Opening::Subprotocol(_) => {
-            forward(link, shared, request, body, None);
+            forward(link, shared, request, body)
         }
     }
 }
 
-/// Lets the server answer. The client gets that answer, or another one in place of it.
-fn forward(link: &Link, shared: &Shared, request: &Request, body: &[u8], instead: Option<&Answer>) {
+/// Whether the client still waits for its answer.
+fn is_there(link: &Link) -> bool {
+    read(link.client(), &mut Vec::new())
+}
+
+/// The server's answer.
+fn forward(link: &Link, shared: &Shared, request: &Request, body: &[u8]) -> Option<Vec<u8>> {
     let request = [request.once().as_bytes(), body].concat();
-    let Some(server) = connect(shared, &request) else {
-        return link.cut();
-    };
     let mut answer = Vec::new();
-    while link.is_live() && read(&server, &mut answer) {}
-    if let Some(instead) = instead {
-        return end(link, instead);
-    }
-    if let Some(head) = take_head(&mut answer) {
-        let bytes = [last_answer(&head).as_bytes(), &answer].concat();
-        // If the client is gone, there is nobody to answer.
-        let _ = link.write(link.client(), &bytes);
-        let _ = link.client().shutdown(std::net::Shutdown::Write);
-        wait_for_the_client(link);
-    } else {
+    let head = connect(shared, &request).and_then(|server| {
+        while link.is_live() && read(&server, &mut answer) {}
+        take_head(&mut answer)
+    });
+    if head.is_none() {
         link.cut();
     }
-}
-
-fn end(link: &Link, answer: &Answer) {
-    give(link, answer);
-    wait_for_the_client(link);
+    Some([last_answer(&head?).as_bytes(), &answer].concat())
 }
