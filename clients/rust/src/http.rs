@@ -54,7 +54,7 @@ impl Target {
 
 /// A request that was not sent, and may be sent again on another connection; or the reason of another failure.
 pub(crate) enum Failure {
-    Unsent(Request<String>),
+    Unsent(Box<Request<String>>),
     Failed(String),
 }
 
@@ -96,7 +96,7 @@ impl Http {
         let Self { sender, driver } = self;
         let exchange = async {
             if sender.ready().await.is_err() {
-                return Err(Failure::Unsent(request));
+                return Err(Failure::Unsent(Box::new(request)));
             }
             sender
                 .try_send_request(request)
@@ -105,7 +105,9 @@ impl Http {
                     let reason = failed.error().to_string();
                     failed
                         .take_message()
-                        .map_or(Failure::Failed(reason), Failure::Unsent)
+                        .map_or(Failure::Failed(reason), |request| {
+                            Failure::Unsent(Box::new(request))
+                        })
                 })
         };
         let mut exchange = pin!(exchange);

@@ -343,7 +343,7 @@ async fn post(
         match http.send(request).await {
             Ok(answer) => return Ok(finish_answer(http, answer).await),
             // The server has closed the idle connection.
-            Err(Failure::Unsent(again)) => request = again,
+            Err(Failure::Unsent(again)) => request = *again,
             Err(Failure::Failed(reason)) => return Err(reason),
         }
     }
