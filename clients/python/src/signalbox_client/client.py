@@ -283,8 +283,10 @@ class Client:
                 self._report(failed.error)
             return End(reason=failed.error.message, denied=failed.final)
         try:
-            attempt = Attempt(self._url, self._options, self._timers, self._report, self._fallback.begin())
-            connection = await attempt.connect(self._query(), token)
+            transport = self._fallback.begin()
+            connection = await Attempt(self._url, self._options, self._timers, self._report, transport).connect(
+                self._query(), token
+            )
         except Ended as ended:
             return self._fallback.failed(ended.end)
         try:
