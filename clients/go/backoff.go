@@ -14,8 +14,17 @@ type backoff struct {
 
 // next returns the wait before the next attempt.
 func (b *backoff) next() time.Duration {
+	return b.wait(b.attempts)
+}
+
+// short returns a wait as before the first attempt, although it is before the next one.
+func (b *backoff) short() time.Duration {
+	return b.wait(0)
+}
+
+func (b *backoff) wait(attempts int) time.Duration {
 	// The exponent is bounded: a client may try for years.
-	bound := math.Min(float64(b.longest), float64(b.first)*math.Exp2(float64(min(b.attempts, 40))))
+	bound := math.Min(float64(b.longest), float64(b.first)*math.Exp2(float64(min(attempts, 40))))
 	b.attempts++
 	return time.Duration(b.random() * bound)
 }

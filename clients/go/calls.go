@@ -47,7 +47,7 @@ func newCall(frame outgoing, answered func(*ackPayload, *Error)) (*pendingCall, 
 type calls struct {
 	scheduler
 	options Options
-	socket  *socket
+	wire    wire
 	// flowing tells that messages may go out: the rooms were joined again.
 	flowing       bool
 	frameBytesMax int
@@ -72,11 +72,11 @@ func (c *calls) start(call *pendingCall) {
 	switch {
 	case c.tooLarge(call):
 		c.failTooLarge(call)
-	case c.flowing && c.socket.waiting+len(call.text) > outboxFactor*c.options.QueueBytesMax:
+	case c.flowing && c.wire.waitingBytes()+len(call.text) > outboxFactor*c.options.QueueBytesMax:
 		c.finish(call, nil, newError(CodeQueueFull, "the connection is too slow for so many messages"))
 	case c.flowing:
 		c.write(call)
-	case c.socket == nil && c.options.FailOffline:
+	case c.wire == nil && c.options.FailOffline:
 		c.finish(call, nil, newError(CodeOffline, "there is no connection"))
 	case len(c.queue) >= c.options.QueueMax || c.queueBytes+len(call.text) > c.options.QueueBytesMax:
 		c.finish(call, nil, newError(CodeQueueFull, "too many messages wait for the connection"))
@@ -89,7 +89,7 @@ func (c *calls) start(call *pendingCall) {
 // control sends a frame about the connection itself, which must be there: it waits for no other.
 func (c *calls) control(call *pendingCall) {
 	switch {
-	case c.socket == nil:
+	case c.wire == nil:
 		c.finish(call, nil, newError(CodeConnectionLost, "there is no connection"))
 	case c.tooLarge(call):
 		c.failTooLarge(call)
@@ -126,14 +126,14 @@ func (c *calls) refuse(id string, err *Error) {
 }
 
 // connected says that there is a connection. Messages still wait.
-func (c *calls) connected(s *socket, frameBytesMax int) {
-	c.socket = s
+func (c *calls) connected(w wire, frameBytesMax int) {
+	c.wire = w
 	c.frameBytesMax = frameBytesMax
 }
 
 // flow sends all messages that wait.
 func (c *calls) flow() {
-	if c.socket == nil || c.flowing {
+	if c.wire == nil || c.flowing {
 		return
 	}
 	c.flowing = true
@@ -150,7 +150,7 @@ func (c *calls) flow() {
 
 // lost says that the connection is gone, and with it the answers.
 func (c *calls) lost() {
-	c.socket = nil
+	c.wire = nil
 	c.flowing = false
 	var kept []*pendingCall
 	for _, call := range c.inOrder() {
@@ -167,7 +167,7 @@ func (c *calls) lost() {
 
 // failAll says that the client is closed.
 func (c *calls) failAll(err *Error) {
-	c.socket = nil
+	c.wire = nil
 	c.flowing = false
 	waiting := append(append(c.inOrder(), c.again...), c.queue...)
 	for call := range c.resting {
@@ -190,10 +190,20 @@ func (c *calls) write(call *pendingCall) {
 	c.pending[call.id] = call
 	c.written++
 	call.number = c.written
-	call.alarm = c.after(c.options.AnswerTimeout, func() {
-		c.finish(call, nil, newError(CodeTimeout, "no answer came within %s", c.options.AnswerTimeout))
-	})
-	c.socket.send(call.text)
+	c.wire.send(call)
+}
+
+// leaves says that the frame of a call is written now. It returns false if nobody waits for its answer any more.
+func (c *calls) leaves(call *pendingCall) bool {
+	if c.pending[call.id] != call {
+		return false
+	}
+	if call.alarm == nil || call.alarm.stopped {
+		call.alarm = c.after(c.options.AnswerTimeout, func() {
+			c.finish(call, nil, newError(CodeTimeout, "no answer came within %s", c.options.AnswerTimeout))
+		})
+	}
+	return true
 }
 
 // inOrder returns the calls that wait for an answer, in the order in which they were written.

@@ -276,7 +276,7 @@ func TestFramesThatAreNotOfTheProtocolAreReported(t *testing.T) {
 }
 
 func TestNoSequenceOfFailuresLeadsToAttemptsWithoutAWait(t *testing.T) {
-	play(t, Options{}, func(w *world) {
+	play(t, Options{NoFallback: true}, func(w *world) {
 		w.client.Connect()
 		for count := 1; count < 20; count++ {
 			w.acceptSilently().drop()

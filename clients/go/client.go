@@ -29,6 +29,8 @@ type StateChange struct {
 	Reason string
 	// RetryIn is the time until the next attempt, in the state Disconnected.
 	RetryIn time.Duration
+	// Transport is how frames travel, in the state Connected.
+	Transport Transport
 }
 
 // Client is a connection to Signalbox. Its methods can be called by any goroutine, also in callbacks. Callbacks run one after
@@ -66,6 +68,7 @@ func New(address string, options Options) (*Client, error) {
 		wishes:    map[string]*membership{},
 		unsettled: map[*membership]struct{}{},
 	}
+	c.link.fallback = fallback{off: options.NoFallback, again: options.WebSocketAgain, clock: options.clock}
 	c.tokens = &tokens{scheduler: s, timeout: options.TokenTimeout, token: options.Token, fetch: options.GetToken}
 	return c, nil
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// connection is a socket that is welcome.
+// connection is a wire that is welcome.
 type connection struct {
-	socket  *socket
+	wire    wire
 	welcome welcomePayload
 	// end is why the client itself ended the connection; nil if it did not.
 	end       *ending
@@ -22,29 +22,29 @@ func (o *connection) drop(end ending) {
 	if o.end == nil {
 		o.end = &end
 	}
-	o.socket.abort()
+	o.wire.abort()
 }
 
 // stop cancels all timers. The caller holds the lock.
 func (o *connection) stop() {
 	o.heartbeat.stop()
 	o.stable.stop()
-	o.socket.heard = func() {}
 }
 
 // welcome reads frames until `welcome`.
-func (c *Client) welcome(s *socket) (welcomePayload, *ending) {
+func (c *Client) welcome(a *attempt, w wire) (welcomePayload, *ending) {
 	var payload welcomePayload
 	for {
-		text, end := s.receive()
+		text, end := w.receive()
 		if end != nil {
 			return payload, end
 		}
+		a.answered = true
 		frame, err := decode(text)
 		if err == nil && frame.Type == "welcome" {
 			err = json.Unmarshal(frame.Payload, &payload)
 			if err == nil {
-				return payload, nil
+				return payload, w.welcomed(payload)
 			}
 		}
 		if err != nil {
@@ -60,13 +60,13 @@ func (c *Client) serve(o *connection, number uint64) ending {
 	c.mu.Lock()
 	if c.link.run != number {
 		c.mu.Unlock()
-		o.socket.close()
+		o.wire.close()
 		return ending{}
 	}
 	c.connected(o)
 	c.mu.Unlock()
 	for {
-		text, end := o.socket.receive()
+		text, end := o.wire.receive()
 		if end != nil {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -76,7 +76,7 @@ func (c *Client) serve(o *connection, number uint64) ending {
 			return *end
 		}
 		c.mu.Lock()
-		o.socket.heard()
+		o.heartbeat.heard()
 		if c.link.connection == o {
 			c.received(text)
 		}
@@ -93,12 +93,12 @@ func (c *Client) serve(o *connection, number uint64) ending {
 func (c *Client) await(o *connection, backlog <-chan struct{}) {
 	select {
 	case <-backlog:
-	case <-o.socket.ctx.Done():
+	case <-o.wire.done():
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	o.paused = false
-	o.socket.heard()
+	o.heartbeat.heard()
 }
 
 // connected begins the life of a connection. The caller holds the lock.
@@ -118,13 +118,14 @@ func (c *Client) connected(o *connection) {
 		lost:      func() { c.dead(o) },
 	}
 	o.heartbeat.begin()
-	o.socket.heard = o.heartbeat.heard
+	o.wire.listen(o.heartbeat.heard, c.calls)
 	o.stable = c.after(c.options.StableAfter, c.link.backoff.reset)
 	c.link.connection = o
 	c.link.refusals = 0
-	c.change(StateChange{State: Connected})
+	c.link.fallback.connected()
+	c.change(StateChange{State: Connected, Transport: o.wire.transport()})
 	c.takeUserPlace(o.welcome.User)
-	c.calls.connected(o.socket, o.welcome.Limits.FrameBytesMax)
+	c.calls.connected(o.wire, o.welcome.Limits.FrameBytesMax)
 	c.link.settling = c.after(settleTimeout, c.flow)
 	c.rooms.onConnected()
 }

@@ -31,6 +31,8 @@ const (
 	CodeCallbackFailed = "callback_failed"
 	// CodeTokenFailed: a token callback failed, and is called again.
 	CodeTokenFailed = "token_failed"
+	// CodeBuffered: a proxy holds back the server-sent events.
+	CodeBuffered = "buffered"
 )
 
 // ErrTokenDenied is wrapped by the error of a token callback if there will be no token: the client is closed, or leaves the
@@ -70,7 +72,7 @@ func CodeOf(err error) string {
 func newError(code, format string, values ...any) *Error {
 	retryable := false
 	switch code {
-	case CodeOffline, CodeQueueFull, CodeConnectionLost, CodeTimeout, CodeTokenFailed:
+	case CodeOffline, CodeQueueFull, CodeConnectionLost, CodeTimeout, CodeTokenFailed, CodeBuffered:
 		retryable = true
 	}
 	return &Error{Code: code, Message: fmt.Sprintf(format, values...), Retryable: retryable}

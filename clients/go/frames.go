@@ -76,7 +76,10 @@ func (p *place) start() *position {
 }
 
 type welcomePayload struct {
-	HeartbeatIntervalMs int64 `json:"heartbeatIntervalMs"`
+	ConnectionID string `json:"connectionId"`
+	// SendKey is there with server-sent events.
+	SendKey             string `json:"sendKey"`
+	HeartbeatIntervalMs int64  `json:"heartbeatIntervalMs"`
 	Limits              struct {
 		FrameBytesMax int `json:"frameBytesMax"`
 	} `json:"limits"`

@@ -2,9 +2,6 @@ package client
 
 import (
 	"context"
-	"net/url"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -29,6 +26,7 @@ type link struct {
 	backoff backoff
 	// refusals counts the refused attempts since the last connection.
 	refusals int
+	fallback fallback
 	// wake ends the wait for the next attempt; nil if there is none.
 	wake func()
 	woke time.Time
@@ -68,10 +66,10 @@ func (c *Client) Wake() {
 // Close ends the connection, and fails all calls that wait with CodeClosed.
 func (c *Client) Close() {
 	c.mu.Lock()
-	var open *socket
+	var open wire
 	if c.state != Closed {
 		if c.link.connection != nil {
-			open = c.link.connection.socket
+			open = c.link.connection.wire
 		}
 		c.dispatcher.clear()
 		c.shut(StateChange{State: Closed})
@@ -102,6 +100,9 @@ func (c *Client) run(ctx context.Context, number uint64, earlier, done chan stru
 		// The earlier goroutine ends by itself: there is never more than one socket.
 		<-earlier
 	}
+	c.mu.Lock()
+	c.link.fallback.start()
+	c.mu.Unlock()
 	for {
 		end := c.attempt(ctx, number)
 		wait := c.ended(number, end)
@@ -137,7 +138,11 @@ func (c *Client) ended(number uint64, end ending) <-chan struct{} {
 		c.shut(StateChange{State: Closed, Code: end.code, Status: end.status, Reason: end.reason})
 		return nil
 	}
-	delay := max(c.link.backoff.next(), end.retryAfter)
+	wait := c.link.backoff.next
+	if end.paired {
+		wait = c.link.backoff.short
+	}
+	delay := max(wait(), end.retryAfter)
 	over := make(chan struct{})
 	var timer *alarm
 	wake := func() {
@@ -147,7 +152,7 @@ func (c *Client) ended(number uint64, end ending) <-chan struct{} {
 	}
 	timer = c.after(delay, wake)
 	c.link.wake = wake
-	c.change(StateChange{Disconnected, end.code, end.status, end.reason, delay})
+	c.change(StateChange{State: Disconnected, Code: end.code, Status: end.status, Reason: end.reason, RetryIn: delay})
 	return over
 }
 
@@ -222,70 +227,15 @@ func (c *Client) attempt(ctx context.Context, number uint64) ending {
 	}
 	opened, end := c.open(ctx, token)
 	if end != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.link.fallback.failed(end)
 		return *end
 	}
-	defer opened.socket.release()
-	return c.serve(opened, number)
-}
-
-// open connects, and waits for `welcome`.
-func (c *Client) open(ctx context.Context, token string) (*connection, *ending) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer opened.wire.release()
+	last := c.serve(opened, number)
 	c.mu.Lock()
-	address := c.target()
-	expired := false
-	limit := c.after(c.options.ConnectTimeout, func() {
-		expired = true
-		cancel()
-	})
-	c.mu.Unlock()
-	opened, end := c.dial(ctx, address, token)
-	c.mu.Lock()
-	limit.stop()
-	late := expired
-	c.mu.Unlock()
-	if !late {
-		return opened, end
-	}
-	if opened != nil {
-		opened.socket.release()
-	}
-	return nil, &ending{reason: "no connection within " + c.options.ConnectTimeout.String()}
-}
-
-func (c *Client) dial(ctx context.Context, address, token string) (*connection, *ending) {
-	opened, end := open(ctx, c.scheduler, address, c.options, token)
-	if end != nil {
-		return nil, end
-	}
-	stop := context.AfterFunc(ctx, opened.abort)
-	welcome, end := c.welcome(opened)
-	if end == nil && !stop() {
-		end = &ending{reason: "the attempt was given up"}
-	}
-	if end != nil {
-		opened.release()
-		return nil, end
-	}
-	return &connection{socket: opened, welcome: welcome}, nil
-}
-
-// target returns the URL of the next attempt.
-func (c *Client) target() string {
-	query := url.Values{}
-	if c.options.UserID != "" {
-		query.Set("userId", c.options.UserID)
-	}
-	if at := c.link.user; at != nil {
-		query.Set("since", at.Epoch+":"+strconv.FormatInt(at.Offset, 10))
-	}
-	if len(query) == 0 {
-		return c.address
-	}
-	separator := "?"
-	if strings.Contains(c.address, "?") {
-		separator = "&"
-	}
-	return c.address + separator + query.Encode()
+	defer c.mu.Unlock()
+	c.link.fallback.start()
+	return last
 }

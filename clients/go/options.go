@@ -20,7 +20,8 @@ type Options struct {
 	// the same time. An error that wraps ErrTokenDenied closes the client; after others it is called again.
 	GetToken func(ctx context.Context) (string, error)
 
-	// ConnectTimeout is the longest time for the TCP connection, the upgrade and `welcome` together; 10 s.
+	// ConnectTimeout is the longest time for the TCP connection, the upgrade and `welcome` together, and for the answer to a
+	// POST; 10 s.
 	ConnectTimeout time.Duration
 	// BackoffMin and BackoffMax: the wait before attempt n is random, from 0 to min(BackoffMax, BackoffMin * 2^n); 500 ms, 20 s.
 	BackoffMin, BackoffMax time.Duration
@@ -42,7 +43,12 @@ type Options struct {
 	CallbacksMax int
 	// ReceiveBytesMax is the largest frame that it accepts from the server; 16 MiB.
 	ReceiveBytesMax int64
-	// HTTPClient makes the upgrade, for other proxies and certificates.
+	// NoFallback makes the client use WebSockets alone. Without it, it uses server-sent events if WebSockets do not get through.
+	NoFallback bool
+	// WebSocketAgain is how long it stays with server-sent events before it tries a WebSocket again, at the next reconnect;
+	// 10 min.
+	WebSocketAgain time.Duration
+	// HTTPClient makes the upgrade, and the requests of the fallback, for other proxies and certificates.
 	HTTPClient *http.Client
 
 	random func() float64
@@ -69,17 +75,18 @@ func (o Options) checked(address string) (Options, error) {
 	if given != 1 {
 		return o, errCredentials
 	}
-	fallback(&o.ConnectTimeout, 10*time.Second)
-	fallback(&o.BackoffMin, 500*time.Millisecond)
-	fallback(&o.BackoffMax, 20*time.Second)
-	fallback(&o.StableAfter, 5*time.Second)
-	fallback(&o.AnswerTimeout, 10*time.Second)
-	fallback(&o.HeartbeatTimeout, 10*time.Second)
-	fallback(&o.TokenTimeout, 30*time.Second)
-	fallback(&o.QueueMax, 100)
-	fallback(&o.QueueBytesMax, 256<<10)
-	fallback(&o.CallbacksMax, 1000)
-	fallback(&o.ReceiveBytesMax, 16<<20)
+	standard(&o.ConnectTimeout, 10*time.Second)
+	standard(&o.BackoffMin, 500*time.Millisecond)
+	standard(&o.BackoffMax, 20*time.Second)
+	standard(&o.StableAfter, 5*time.Second)
+	standard(&o.AnswerTimeout, 10*time.Second)
+	standard(&o.HeartbeatTimeout, 10*time.Second)
+	standard(&o.TokenTimeout, 30*time.Second)
+	standard(&o.QueueMax, 100)
+	standard(&o.QueueBytesMax, 256<<10)
+	standard(&o.CallbacksMax, 1000)
+	standard(&o.ReceiveBytesMax, 16<<20)
+	standard(&o.WebSocketAgain, 10*time.Minute)
 	if o.random == nil {
 		o.random = rand.Float64
 	}
@@ -89,9 +96,9 @@ func (o Options) checked(address string) (Options, error) {
 	return o, nil
 }
 
-func fallback[T comparable](value *T, standard T) {
+func standard[T comparable](value *T, otherwise T) {
 	var zero T
 	if *value == zero {
-		*value = standard
+		*value = otherwise
 	}
 }

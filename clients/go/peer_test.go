@@ -16,6 +16,8 @@ type peer struct {
 	conn   *websocket.Conn
 	path   string
 	header http.Header
+	// stream is there in place of conn with server-sent events.
+	stream *streamEnd
 }
 
 type frame map[string]any
@@ -35,6 +37,10 @@ func (p *peer) send(eventType string, payload any, extra ...frame) {
 
 func (p *peer) sendText(text string) {
 	p.t.Helper()
+	if p.stream != nil {
+		p.stream.send("data: " + text + "\n\n")
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := p.conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
@@ -46,7 +52,7 @@ func (p *peer) receive() frame {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	_, text, err := p.conn.Read(ctx)
+	text, err := p.read(ctx)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -55,6 +61,19 @@ func (p *peer) receive() frame {
 		p.t.Fatal(err)
 	}
 	return received
+}
+
+func (p *peer) read(ctx context.Context) ([]byte, error) {
+	if p.stream == nil {
+		_, text, err := p.conn.Read(ctx)
+		return text, err
+	}
+	select {
+	case text := <-p.stream.frames:
+		return text, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func (p *peer) ack(to frame, extra ...frame) {
@@ -100,11 +119,18 @@ func (p *peer) answerJoin(place frame) frame {
 
 // drop ends the connection as a killed server does.
 func (p *peer) drop() {
+	if p.stream != nil {
+		close(p.stream.dropped)
+		return
+	}
 	_ = p.conn.CloseNow()
 }
 
 // closedWith returns the close code of the client; -1 if it sent none.
 func (p *peer) closedWith() websocket.StatusCode {
+	if p.stream != nil {
+		return -1
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {

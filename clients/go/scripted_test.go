@@ -41,26 +41,42 @@ type world struct {
 	refusals []refusal
 	upgrades int
 	plain    bool
-	events   []string
-	changed  chan struct{}
+	// blocked: each upgrade gets 502.
+	blocked bool
+	// paths are those of all attempts.
+	paths []string
+	// streams are the answers to the next requests for events.
+	streams []refusal
+	// current is the last peer with server-sent events.
+	current *peer
+	events  []string
+	changed chan struct{}
 }
 
 func (w *world) serve(writer http.ResponseWriter, request *http.Request) {
+	if request.Method == http.MethodPost {
+		w.servePost(writer, request)
+		return
+	}
 	w.mu.Lock()
+	w.paths = append(w.paths, request.URL.RequestURI())
+	if request.Header.Get("Upgrade") == "" {
+		w.mu.Unlock()
+		w.serveStream(writer, request)
+		return
+	}
 	w.upgrades++
 	var refused *refusal
 	if len(w.refusals) > 0 {
 		refused = &w.refusals[0]
 		w.refusals = w.refusals[1:]
+	} else if w.blocked {
+		refused = &refusal{status: http.StatusBadGateway}
 	}
 	plain := w.plain
 	w.mu.Unlock()
 	if refused != nil {
-		for name, value := range refused.header {
-			writer.Header().Set(name, value)
-		}
-		writer.WriteHeader(refused.status)
-		_, _ = writer.Write([]byte(refused.body))
+		refused.write(writer)
 		return
 	}
 	options := &websocket.AcceptOptions{Subprotocols: []string{subprotocol}}
@@ -71,10 +87,18 @@ func (w *world) serve(writer http.ResponseWriter, request *http.Request) {
 	if err != nil {
 		return
 	}
-	p := &peer{w.t, conn, request.URL.RequestURI(), request.Header}
+	p := &peer{t: w.t, conn: conn, path: request.URL.RequestURI(), header: request.Header}
 	w.peers <- p
 	<-w.done
 	_ = conn.CloseNow()
+}
+
+func (r refusal) write(writer http.ResponseWriter) {
+	for name, value := range r.header {
+		writer.Header().Set(name, value)
+	}
+	writer.WriteHeader(r.status)
+	_, _ = writer.Write([]byte(r.body))
 }
 
 // play runs a scene with a server, a client and a clock. The client must leave nothing behind.
@@ -200,6 +224,10 @@ func (w *world) accepted(extra ...frame) *peer {
 	payload := frame{"connectionId": "c", "heartbeatIntervalMs": 25000, "limits": frame{"frameBytesMax": 65536}}
 	for _, fields := range extra {
 		maps.Copy(payload, fields)
+	}
+	if p.stream != nil {
+		payload["sendKey"] = "k3y"
+		p.stream.begin()
 	}
 	p.send("welcome", payload)
 	w.until("state connected", before+1)

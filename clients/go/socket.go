@@ -2,9 +2,7 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -20,7 +18,7 @@ const (
 // upgrades makes the upgrades of all clients. It keeps no connections of refused ones.
 var upgrades = &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
 
-// socket is an open connection. Frames are written in the order of send, by a goroutine that exists only while some wait.
+// socket is a wire over a WebSocket. Frames are written in the order of send, by a goroutine that exists only while some wait.
 type socket struct {
 	scheduler
 	conn *websocket.Conn
@@ -28,14 +26,15 @@ type socket struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	heard   func()
+	calls   *calls
 	outbox  [][]byte
 	writing bool
 	// waiting is the number of bytes that wait to be written.
 	waiting int
 }
 
-// open connects and upgrades. ctx bounds the attempt only.
-func open(ctx context.Context, s scheduler, address string, options Options, token string) (*socket, *ending) {
+// openSocket connects and upgrades. ctx bounds the attempt only.
+func openSocket(ctx context.Context, s scheduler, address string, options Options, token string) (*socket, *ending) {
 	opened := &socket{scheduler: s, heard: func() {}}
 	opened.ctx, opened.cancel = context.WithCancel(context.Background())
 	client := options.HTTPClient
@@ -73,14 +72,30 @@ func open(ctx context.Context, s scheduler, address string, options Options, tok
 	return opened, nil
 }
 
-// send writes a frame after those before it. The caller holds the lock.
-func (s *socket) send(text []byte) {
-	s.outbox = append(s.outbox, text)
-	s.waiting += len(text)
+func (s *socket) transport() Transport {
+	return WebSocket
+}
+
+func (s *socket) welcomed(welcomePayload) *ending {
+	return nil
+}
+
+func (s *socket) listen(heard func(), calls *calls) {
+	s.heard, s.calls = heard, calls
+}
+
+func (s *socket) send(call *pendingCall) {
+	s.calls.leaves(call)
+	s.outbox = append(s.outbox, call.text)
+	s.waiting += len(call.text)
 	if !s.writing {
 		s.writing = true
 		go s.write()
 	}
+}
+
+func (s *socket) waitingBytes() int {
+	return s.waiting
 }
 
 func (s *socket) write() {
@@ -103,7 +118,6 @@ func (s *socket) write() {
 	}
 }
 
-// receive returns the next frame, or the end of the connection.
 func (s *socket) receive() ([]byte, *ending) {
 	_, text, err := s.conn.Read(s.ctx)
 	if err == nil {
@@ -117,21 +131,24 @@ func (s *socket) receive() ([]byte, *ending) {
 	if closed.Code == websocket.StatusNoStatusRcvd {
 		code = 0
 	}
-	return nil, &ending{reason: closed.Reason, code: code}
+	return nil, &ending{reason: closed.Reason, code: code, answered: true}
 }
 
-// abort ends the connection without a close handshake. It does not wait: the goroutine that receives must call release.
+func (s *socket) done() <-chan struct{} {
+	return s.ctx.Done()
+}
+
+// abort makes no close handshake.
 func (s *socket) abort() {
 	s.cancel()
 }
 
-// release closes the socket of a connection that has ended. The caller does not hold the lock.
 func (s *socket) release() {
 	s.cancel()
 	_ = s.conn.CloseNow()
 }
 
-// close ends the connection with 1000, while another goroutine receives.
+// close sends 1000.
 func (s *socket) close() {
 	limit := time.AfterFunc(closeTimeout, s.cancel)
 	defer limit.Stop()
@@ -154,17 +171,5 @@ func refused(response *http.Response, err error) *ending {
 		}
 		return &ending{reason: err.Error()}
 	}
-	end := &ending{
-		reason:     response.Status,
-		status:     response.StatusCode,
-		retryAfter: retryAfter(response.Header.Get("Retry-After")),
-	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1024))
-	var failed struct {
-		Error struct{ Message string }
-	}
-	if err == nil && json.Unmarshal(body, &failed) == nil && failed.Error.Message != "" {
-		end.reason = failed.Error.Message
-	}
-	return end
+	return endingOf(response)
 }

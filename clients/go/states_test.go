@@ -77,7 +77,7 @@ func TestOnlyAConnectionThatLastsResetsTheBackoff(t *testing.T) {
 }
 
 func TestARefusedUpgradeWaitsAsLongAsTheServerSays(t *testing.T) {
-	play(t, Options{}, func(w *world) {
+	play(t, Options{NoFallback: true}, func(w *world) {
 		w.refusals = []refusal{
 			{503, map[string]string{"Retry-After": "7"}, ""},
 			{503, map[string]string{"Retry-After": "3600"}, ""},
@@ -121,7 +121,7 @@ func TestAServerWithoutTheProtocolClosesTheClient(t *testing.T) {
 }
 
 func TestAnAttemptWithoutAWelcomeFailsAfterItsTime(t *testing.T) {
-	play(t, Options{}, func(w *world) {
+	play(t, Options{NoFallback: true}, func(w *world) {
 		w.client.Connect()
 		w.acceptSilently()
 		w.clock.advance(10 * time.Second)
@@ -245,7 +245,7 @@ func TestATokenIsKeptUntilTheServerRefusesIt(t *testing.T) {
 
 func TestATokenThatIsRefusedThreeTimesInARowClosesTheClient(t *testing.T) {
 	tokens := &issuer{answers: []any{"bad"}}
-	play(t, Options{GetToken: tokens.get}, func(w *world) {
+	play(t, Options{GetToken: tokens.get, NoFallback: true}, func(w *world) {
 		w.refusals = []refusal{{status: 401}, {status: 503}, {status: 401}, {status: 401}}
 		w.client.Connect()
 		for count := range 3 {

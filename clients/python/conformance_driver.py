@@ -34,6 +34,8 @@ _OPTIONS: dict[str, tuple[str, float | None]] = {
     "offline": ("offline", None),
     "queueMax": ("queue_max", None),
     "queueBytesMax": ("queue_bytes_max", None),
+    "fallback": ("fallback", None),
+    "webSocketAgainMs": ("web_socket_again", 0.001),
 }
 
 
@@ -107,7 +109,7 @@ class Driver:
         return None
 
     def _open(self, command: dict[str, Any]) -> None:
-        changed: dict[str, Any] = {}
+        changed: dict[str, Any] = {"fallback": False}
         for name, value in command.get("options", {}).items():
             key, factor = _OPTIONS[name]
             changed[key] = value if factor is None else value * factor
@@ -176,7 +178,10 @@ def on_message(message: Message) -> None:
 def on_state(change: StateChange) -> None:
     """Report a change of the state."""
     retry = None if change.retry_in is None else round(change.retry_in * 1000)
-    fields = given(code=change.code, status=change.status, reason=change.reason, retryInMs=retry)
+    transport = "sse" if change.transport == "sse" else None
+    fields = given(
+        code=change.code, status=change.status, reason=change.reason, retryInMs=retry, transport=transport
+    )
     write({"event": "state", "state": change.state} | fields)
 
 

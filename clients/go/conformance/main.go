@@ -38,6 +38,8 @@ type options struct {
 	ConnectTimeoutMs, BackoffMinMs, BackoffMaxMs, StableAfterMs, AnswerTimeoutMs, HeartbeatMs, HeartbeatTimeoutMs float64
 	Offline                                                                                                       string
 	QueueMax, QueueBytesMax                                                                                       int
+	Fallback                                                                                                      bool
+	WebSocketAgainMs                                                                                              float64
 }
 
 type fields map[string]any
@@ -142,6 +144,8 @@ func (d *driver) open(c command) error {
 		FailOffline:       c.Options.Offline == "error",
 		QueueMax:          c.Options.QueueMax,
 		QueueBytesMax:     c.Options.QueueBytesMax,
+		NoFallback:        !c.Options.Fallback,
+		WebSocketAgain:    milliseconds(c.Options.WebSocketAgainMs),
 	}
 	if c.Tokens != nil {
 		next := tokenCallback(c.Tokens)
@@ -267,6 +271,9 @@ func onState(change client.StateChange) {
 	}
 	if change.Reason != "" {
 		event["reason"] = change.Reason
+	}
+	if change.Transport == client.SSE {
+		event["transport"] = change.Transport
 	}
 	if change.State == client.Disconnected {
 		event["retryInMs"] = change.RetryIn.Milliseconds()

@@ -72,21 +72,24 @@ class Handle:
 class Peer:
     """The server's end of a connection."""
 
-    def __init__(self, socket: ServerConnection) -> None:
-        self.socket = socket
-        assert socket.request is not None
-        self.path = socket.request.path
-        self.headers = socket.request.headers
+    path: str
+    headers: Headers
+
+    async def write(self, text: str) -> None:
+        raise NotImplementedError
+
+    async def read(self) -> str | bytes:
+        raise NotImplementedError
 
     async def send(self, type: str, payload: Any = None, **fields: Any) -> None:
-        await self.socket.send(json.dumps({"type": type, "payload": payload, **fields}))
+        await self.write(json.dumps({"type": type, "payload": payload, **fields}))
 
     async def welcome(self, **fields: Any) -> None:
         limits = {"frameBytesMax": 65536}
         await self.send("welcome", {"connectionId": "c", "heartbeatIntervalMs": 25000, "limits": limits} | fields)
 
     async def receive(self) -> dict[str, Any]:
-        frame: dict[str, Any] = json.loads(await asyncio.wait_for(self.socket.recv(), PATIENCE))
+        frame: dict[str, Any] = json.loads(await asyncio.wait_for(self.read(), PATIENCE))
         return frame
 
     async def ack(self, frame: dict[str, Any], **fields: Any) -> None:
@@ -106,6 +109,22 @@ class Peer:
         assert frame["type"] == "join", frame
         await self.ack(frame, **({"room": place} if place else {}))
         return frame
+
+
+class SocketPeer(Peer):
+    """The server's end of a WebSocket."""
+
+    def __init__(self, socket: ServerConnection) -> None:
+        self.socket = socket
+        assert socket.request is not None
+        self.path = socket.request.path
+        self.headers = socket.request.headers
+
+    async def write(self, text: str) -> None:
+        await self.socket.send(text)
+
+    async def read(self) -> str | bytes:
+        return await self.socket.recv()
 
     async def close(self, code: int, reason: str = "") -> None:
         await self.socket.close(code, reason)
@@ -127,10 +146,12 @@ class Server:
     """A WebSocket server on a free port. Each upgrade is refused with the next of `refusals`, or waits in `accept`."""
 
     def __init__(self) -> None:
-        self._peers: asyncio.Queue[Peer] = asyncio.Queue()
+        self._peers: asyncio.Queue[SocketPeer] = asyncio.Queue()
         self.refusals: list[tuple[int, dict[str, str], str]] = []
         self.subprotocol = True
         self.upgrades = 0
+        #: The path and query of each request.
+        self.paths: list[str] = []
         self._server: WebSocketServer | None = None
 
     async def __aenter__(self) -> Server:
@@ -159,21 +180,22 @@ class Server:
         port = next(iter(self._server.sockets)).getsockname()[1]
         return f"ws://127.0.0.1:{port}/ws"
 
-    async def accept(self, **welcome: Any) -> Peer:
+    async def accept(self, **welcome: Any) -> SocketPeer:
         """The next connection, after its `welcome`."""
         peer = await self.accept_silently()
         await peer.welcome(**welcome)
         return peer
 
-    async def accept_silently(self) -> Peer:
+    async def accept_silently(self) -> SocketPeer:
         return await asyncio.wait_for(self._peers.get(), PATIENCE)
 
     async def _serve(self, socket: ServerConnection) -> None:
-        self._peers.put_nowait(Peer(socket))
+        self._peers.put_nowait(SocketPeer(socket))
         await socket.wait_closed()
 
     def _refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         self.upgrades += 1
+        self.paths.append(request.path)
         if not self.refusals:
             return None
         status, headers, body = self.refusals.pop(0)
@@ -228,19 +250,19 @@ class World:
         self.client = client
         self.record = Record(client)
 
-    async def connected(self, **welcome: Any) -> Peer:
+    async def connected(self, **welcome: Any) -> SocketPeer:
         """Connect, and return the server's end."""
         self.client.connect()
         return await self.accepted(**welcome)
 
-    async def accepted(self, **welcome: Any) -> Peer:
+    async def accepted(self, **welcome: Any) -> SocketPeer:
         """Accept an attempt, and return the server's end once the client is connected."""
         before = len([event for event in self.record.events if event[:2] == ("state", "connected")])
         peer = await self.server.accept(**welcome)
         await self.record.until("state", "connected", count=before + 1)
         return peer
 
-    async def reconnected(self, **welcome: Any) -> Peer:
+    async def reconnected(self, **welcome: Any) -> SocketPeer:
         """Let the backoff pass, and return the server's end of the new connection."""
         await until(lambda: self.client.state == "disconnected")
         self.clock.advance(60)
@@ -261,20 +283,30 @@ def play(scene: Callable[[World], Coroutine[Any, Any, None]], **arguments: Any) 
     """Run a scene with a server, a client and a clock. The client must leave nothing behind."""
 
     async def run() -> None:
-        clock = Clock()
-        options = {name: arguments.pop(name) for name in list(arguments) if hasattr(Options, name)}
-        random = options.pop("random", lambda: 1.0)
-        if not arguments:
-            arguments["user_id"] = "ann"
         async with Server() as server:
-            client = Client(server.url, options=Options(timers=clock, random=random, **options), **arguments)
-            before = asyncio.all_tasks()
-            await scene(World(server, clock, client))
-            await client.close()
-            assert clock.pending == [], "a closed client holds a timer"
-            await until(lambda: not _own(asyncio.all_tasks() - before))
+            clock, client = new_client(server.url, arguments)
+            await leaves_nothing(clock, client, scene(World(server, clock, client)))
 
     asyncio.run(run())
+
+
+def new_client(url: str, arguments: dict[str, Any]) -> tuple[Clock, Client]:
+    """A client with the options and arguments of a scene, and its clock."""
+    clock = Clock()
+    options = {name: arguments.pop(name) for name in list(arguments) if hasattr(Options, name)}
+    random = options.pop("random", lambda: 1.0)
+    if not arguments:
+        arguments["user_id"] = "ann"
+    return clock, Client(url, options=Options(timers=clock, random=random, **options), **arguments)
+
+
+async def leaves_nothing(clock: Clock, client: Client, scene: Coroutine[Any, Any, None]) -> None:
+    """Play a scene, close the client, and fail if it leaves a timer or a task behind."""
+    before = asyncio.all_tasks()
+    await scene
+    await client.close()
+    assert clock.pending == [], "a closed client holds a timer"
+    await until(lambda: not _own(asyncio.all_tasks() - before))
 
 
 def _own(tasks: set[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use signalbox_client::{
     Client, Error, Event, Events, JoinOptions, Message, Offline, Options, Outgoing, Presence,
-    State, StateChange, TokenError,
+    State, StateChange, TokenError, Transport,
 };
 use tokio::sync::mpsc;
 
@@ -89,6 +89,9 @@ struct Numbers {
     offline: Option<String>,
     queue_max: Option<usize>,
     queue_bytes_max: Option<usize>,
+    #[serde(default)]
+    fallback: bool,
+    web_socket_again_ms: Option<u64>,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -165,6 +168,11 @@ async fn open(command: Open) -> Result<(Client, Events), Error> {
     set(&mut options.stable_after, numbers.stable_after_ms);
     set(&mut options.answer_timeout, numbers.answer_timeout_ms);
     set(&mut options.heartbeat_timeout, numbers.heartbeat_timeout_ms);
+    set(
+        &mut options.web_socket_again_after,
+        numbers.web_socket_again_ms,
+    );
+    options.fallback = numbers.fallback;
     options.heartbeat_interval = numbers.heartbeat_ms.map(Duration::from_millis);
     options.queue_max = numbers.queue_max.unwrap_or(options.queue_max);
     options.queue_bytes_max = numbers.queue_bytes_max.unwrap_or(options.queue_bytes_max);
@@ -322,6 +330,10 @@ fn state(change: StateChange) -> Value {
     let mut line = json!({"event": "state", "state": name(change.state)});
     put(&mut line, "code", change.code);
     put(&mut line, "status", change.status);
+    let transport = change.session.map(|session| session.transport);
+    if transport == Some(Transport::Sse) {
+        line["transport"] = json!("sse");
+    }
     let reason = Some(change.reason).filter(|reason| !reason.is_empty());
     put(&mut line, "reason", reason);
     put(

@@ -16,7 +16,7 @@ pub struct Error {
     pub retryable: bool,
     /// The plugin that refused or failed.
     pub plugin: Option<String>,
-    /// The HTTP status of a refused upgrade.
+    /// The HTTP status of a refusal.
     pub status: Option<u16>,
     /// The close code that ended the connection for good.
     pub close_code: Option<u16>,
@@ -44,6 +44,8 @@ pub mod codes {
     pub const REFUSED: &str = "refused";
     /// A frame of the server was not one of the protocol, and was ignored.
     pub const INVALID_FRAME: &str = "invalid_frame";
+    /// A proxy holds back the stream of server-sent events.
+    pub const BUFFERED: &str = "buffered";
     /// The options of the client cannot be used.
     pub const INVALID_OPTIONS: &str = "invalid_options";
     /// A token callback failed and will be called again.
@@ -52,10 +54,17 @@ pub mod codes {
 
 impl Error {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
-        use codes::{CONNECTION_LOST, OFFLINE, QUEUE_FULL, TIMEOUT, TOKEN_FAILED};
+        use codes::{BUFFERED, CONNECTION_LOST, OFFLINE, QUEUE_FULL, TIMEOUT, TOKEN_FAILED};
+        let retryable = [
+            BUFFERED,
+            CONNECTION_LOST,
+            OFFLINE,
+            QUEUE_FULL,
+            TIMEOUT,
+            TOKEN_FAILED,
+        ];
         Self {
-            retryable: [OFFLINE, QUEUE_FULL, CONNECTION_LOST, TIMEOUT, TOKEN_FAILED]
-                .contains(&code),
+            retryable: retryable.contains(&code),
             code: code.to_owned(),
             message: message.into(),
             plugin: None,

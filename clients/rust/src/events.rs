@@ -34,7 +34,7 @@ pub struct StateChange {
     pub state: State,
     /// The close code of the server.
     pub code: Option<u16>,
-    /// The HTTP status of a refused upgrade.
+    /// The HTTP status of a refusal.
     pub status: Option<u16>,
     /// The reason for people; empty if there is none.
     pub reason: String,
@@ -52,6 +52,19 @@ pub struct Session {
     pub user: String,
     /// The ID of the node of the server.
     pub node: String,
+    /// The way in which frames travel.
+    pub transport: Transport,
+}
+
+/// The way in which frames travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// A WebSocket.
+    #[default]
+    WebSocket,
+    /// Server-sent events, the fallback for networks that block WebSockets.
+    Sse,
 }
 
 /// A message to the user, to a room, or to everyone.

@@ -65,6 +65,12 @@ pub struct Options {
     pub events_max: usize,
     /// The largest frame in bytes that the client accepts from the server; 16 MiB.
     pub receive_bytes_max: usize,
+    /// Whether the client uses server-sent events if WebSockets do not work; true.
+    #[cfg(feature = "sse")]
+    pub fallback: bool,
+    /// The time after which a client that uses the fallback tries a WebSocket again when it reconnects; 10 minutes.
+    #[cfg(feature = "sse")]
+    pub web_socket_again_after: Duration,
 }
 
 impl Options {
@@ -117,6 +123,10 @@ impl Options {
             queue_bytes_max: 256 << 10,
             events_max: 1_000,
             receive_bytes_max: 16 << 20,
+            #[cfg(feature = "sse")]
+            fallback: true,
+            #[cfg(feature = "sse")]
+            web_socket_again_after: Duration::from_secs(600),
         }
     }
 }

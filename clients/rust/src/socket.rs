@@ -14,12 +14,13 @@ use tokio_tungstenite::tungstenite::{
     client::IntoClientRequest,
     error::{CapacityError, ProtocolError},
     handshake::client::Request,
-    http::{HeaderValue, Response, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use crate::core::{Ending, retry_after};
+use crate::channel::Arrival;
+use crate::core::{Dial, Ending, retry_after};
 
 /// The subprotocol, without which the server speaks another protocol.
 const SUBPROTOCOL: &str = "signalbox.v1";
@@ -36,17 +37,6 @@ const GOODBYE: CloseFrame = CloseFrame {
     code: CloseCode::Normal,
     reason: Utf8Bytes::from_static(""),
 };
-
-/// What arrived.
-#[derive(Debug)]
-pub(crate) enum Arrival {
-    Text(Utf8Bytes),
-    /// A frame that is not one of the protocol.
-    Binary,
-    /// A ping or a pong.
-    Sign,
-    Ended(Ending),
-}
 
 /// An open connection, and the frames that wait to be written to it.
 pub(crate) struct Socket {
@@ -74,12 +64,9 @@ pub(crate) fn request(url: &str, token: Option<&str>) -> Result<Request, String>
 
 impl Socket {
     /// Connects and upgrades.
-    pub(crate) async fn open(
-        url: String,
-        token: Option<String>,
-        bytes_max: usize,
-    ) -> Result<Self, Ending> {
-        let request = request(&url, token.as_deref()).map_err(Ending::because)?;
+    pub(crate) async fn open(dial: Dial) -> Result<Self, Ending> {
+        let request = request(&dial.url, dial.token.as_deref()).map_err(Ending::because)?;
+        let bytes_max = dial.receive_bytes_max;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .max_message_size(Some(bytes_max))
@@ -183,7 +170,10 @@ fn arrival(arrived: Option<Result<Message, tungstenite::Error>>) -> Arrival {
 /// How an attempt failed.
 fn refusal(error: tungstenite::Error) -> Ending {
     match error {
-        tungstenite::Error::Http(response) => refused_upgrade(&response),
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            refused(response.status(), response.headers(), body)
+        }
         tungstenite::Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => Ending {
             unsupported: true,
             ..Ending::because(format!("the server does not speak {SUBPROTOCOL}"))
@@ -192,26 +182,28 @@ fn refusal(error: tungstenite::Error) -> Ending {
     }
 }
 
-fn refused_upgrade(response: &Response<Option<Vec<u8>>>) -> Ending {
+/// How an attempt ended that was answered with a refusal.
+pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Ending {
     #[derive(Deserialize)]
     struct Body {
         error: Reason,
     }
     #[derive(Deserialize)]
     struct Reason {
+        code: Option<String>,
         message: String,
     }
-    let body = response.body().as_deref().unwrap_or_default();
     let text = std::str::from_utf8(body).unwrap_or_default().trim();
-    let reason = match serde_json::from_str::<Body>(text) {
-        Ok(body) => body.error.message,
-        Err(_) if !text.is_empty() && text.len() <= REASON_MAX => text.to_owned(),
-        Err(_) => response.status().to_string(),
+    let (error_code, reason) = match serde_json::from_str::<Body>(text) {
+        Ok(Body { error }) => (error.code, error.message),
+        Err(_) if !text.is_empty() && text.len() <= REASON_MAX => (None, text.to_owned()),
+        Err(_) => (None, status.to_string()),
     };
-    let wait = response.headers().get(header::RETRY_AFTER);
+    let wait = headers.get(header::RETRY_AFTER);
     let wait = wait.and_then(|value| value.to_str().ok()).map(retry_after);
     Ending {
-        status: Some(response.status().as_u16()),
+        status: Some(status.as_u16()),
+        error_code,
         retry_after: wait.unwrap_or_default(),
         ..Ending::because(reason)
     }

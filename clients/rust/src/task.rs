@@ -10,12 +10,12 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
+use crate::channel::{Arrival, Channel};
 use crate::client::{Link, Shared};
 use crate::core::{Command, Core, Effect, Ending, Moment, TokenOf};
 use crate::error::TokenError;
-use crate::socket::{Arrival, Socket};
 
-type Dialing = Pin<Box<dyn Future<Output = Result<Socket, Ending>> + Send>>;
+type Dialing = Pin<Box<dyn Future<Output = Result<Channel, Ending>> + Send>>;
 type Fetching = Pin<Box<dyn Future<Output = Result<String, TokenError>> + Send>>;
 
 /// The commands that may wait for the task of a client.
@@ -23,7 +23,7 @@ const COMMANDS_MAX: usize = 64;
 
 /// What happened to the connection.
 enum Happening {
-    Opened(Box<Socket>),
+    Opened(Channel),
     Failed(Ending),
     Arrived(Arrival),
     Fetched(TokenOf, Result<String, TokenError>),
@@ -33,7 +33,7 @@ enum Happening {
 #[derive(Default)]
 struct Connection {
     dialing: Option<Dialing>,
-    socket: Option<Box<Socket>>,
+    channel: Option<Channel>,
     fetching: Vec<(TokenOf, Fetching)>,
 }
 
@@ -80,8 +80,8 @@ async fn run(mut core: Box<Core>, mut seat: Seat) {
                 None => core.abandoned(Moment::now()),
             },
             happening = connection.next(!full) => match happening {
-                Happening::Opened(socket) => {
-                    connection.socket = Some(socket);
+                Happening::Opened(channel) => {
+                    connection.channel = Some(channel);
                     core.opened(Moment::now());
                 }
                 Happening::Failed(ending) => core.ended(Moment::now(), ending),
@@ -122,6 +122,7 @@ fn handle(core: &mut Core, arrival: Arrival) {
             core.heard(now);
             core.invalid_frame("a frame is binary");
         }
+        Arrival::NotAccepted { id, error } => core.not_accepted(now, &id, error),
         Arrival::Ended(ending) => core.ended(now, ending),
     }
 }
@@ -138,25 +139,22 @@ impl Connection {
     async fn perform(&mut self, core: &mut Core) {
         while let Some(effect) = core.effect() {
             match effect {
-                Effect::Dial { url, token } => {
-                    let bytes_max = core.receive_bytes_max();
-                    self.dialing = Some(Box::pin(Socket::open(url, token, bytes_max)));
-                }
+                Effect::Dial(dial) => self.dialing = Some(Box::pin(Channel::open(dial))),
                 Effect::Write(text) => {
-                    if let Some(socket) = &mut self.socket {
-                        socket.write(text);
+                    if let Some(channel) = &mut self.channel {
+                        channel.write(text);
                     }
                 }
                 Effect::Drop => {
                     self.dialing = None;
-                    if let Some(socket) = self.socket.take() {
-                        socket.abandon();
+                    if let Some(channel) = self.channel.take() {
+                        channel.abandon();
                     }
                 }
                 Effect::Close => {
                     self.dialing = None;
-                    if let Some(socket) = self.socket.take() {
-                        socket.close().await;
+                    if let Some(channel) = self.channel.take() {
+                        channel.close().await;
                     }
                 }
                 Effect::Fetch(of, callback) => {
@@ -174,15 +172,14 @@ impl Connection {
     }
 
     fn unwritten_bytes(&self) -> usize {
-        let socket = self.socket.as_ref();
-        socket.map_or(0, |socket| socket.unwritten_bytes())
+        self.channel.as_ref().map_or(0, Channel::unwritten_bytes)
     }
 
     /// Waits for the next happening. Frames arrive only if `reads`. Dropping the future loses nothing.
     async fn next(&mut self, reads: bool) -> Happening {
         let Self {
             dialing,
-            socket,
+            channel,
             fetching,
         } = self;
         let fetched = poll_fn(|context| {
@@ -201,13 +198,13 @@ impl Connection {
             let opened = attempt.await;
             *dialing = None;
             match opened {
-                Ok(socket) => Happening::Opened(Box::new(socket)),
+                Ok(channel) => Happening::Opened(channel),
                 Err(ending) => Happening::Failed(ending),
             }
         };
         let arrived = async {
-            match socket {
-                Some(socket) => Happening::Arrived(socket.next(reads).await),
+            match channel {
+                Some(channel) => Happening::Arrived(channel.next(reads).await),
                 None => pending().await,
             }
         };

@@ -2,6 +2,7 @@
 import { createInterface } from "node:readline";
 import WebSocket from "ws";
 import { Signalbox } from "../dist/index.js";
+import { sse } from "../dist/sse.js";
 
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const event = (name, fields) => print({ event: name, ...fields });
@@ -21,10 +22,10 @@ function answersOf(tokens, room) {
   };
 }
 
-function open({ url, userId, token, tokens, options = {} }) {
+function open({ url, userId, token, tokens, options: { fallback, ...options } = {} }) {
   const credentials = { ...(userId && { userId }), ...(token && { token }), ...(tokens && { token: answersOf(tokens) }) };
-  client = new Signalbox({ url, ...credentials, WebSocket, ...options });
-  client.on("state", ({ state, code, status, reason, retryInMs }) => event("state", { state, code, status, reason, retryInMs }));
+  client = new Signalbox({ url, ...credentials, WebSocket, ...options, ...(fallback && { fallback: sse }) });
+  client.on("state", (change) => event("state", change));
   client.on("message", ({ type, payload, senderId, room, offset }) => event("message", { type, payload, sender: senderId, room, offset }));
   client.on("recovered", ({ recovered, reason }) => event("recovered", { recovered, reason }));
   client.on("error", ({ code }) => event("error", { code }));

@@ -5,6 +5,7 @@ import { isObject, parseFrame, type Welcome } from "./frames.js";
 import { Liveness } from "./liveness.js";
 import { watchPlatform } from "./platform.js";
 import { Socket } from "./socket.js";
+import type { Link, LinkEvents, Route } from "./transport.js";
 import type { Options, ServerFrame, Settings, State, StateChange, WebSocketClass } from "./types.js";
 import { verdict, type End } from "./verdict.js";
 
@@ -33,8 +34,9 @@ export class Connection {
   readonly #options: Options;
   readonly #settings: Settings;
   readonly #events: ConnectionEvents;
+  readonly #route: Route | undefined;
   #state: State = "disconnected";
-  #socket: Socket | undefined;
+  #link: Link | undefined;
   #liveness: Liveness | undefined;
   #unwatch: (() => void) | undefined;
   /** The end of the attempt, or of the wait for the next one. */
@@ -49,6 +51,7 @@ export class Connection {
     this.#options = options;
     this.#settings = settings;
     this.#events = events;
+    this.#route = options.fallback?.(options, settings);
     this.credentials = new Credentials(options.token, settings.tokenTimeoutMs);
   }
 
@@ -77,7 +80,7 @@ export class Connection {
 
   /** Sends a frame; only while connected. */
   send(text: string): void {
-    this.#socket?.send(text);
+    this.#link?.send(text);
   }
 
   /** Ends the connection and makes a new one. */
@@ -100,28 +103,36 @@ export class Connection {
   #begin(): number {
     clearTimeout(this.#timer);
     this.#liveness?.stop();
-    this.#timer = this.#liveness = this.#socket = undefined;
+    this.#timer = this.#liveness = this.#link = undefined;
     return ++this.#current;
   }
 
   #open(token: string | undefined, current: number): void {
-    const { url, userId, WebSocket: given } = this.#options;
+    const { url, userId } = this.#options;
     const events = this.#only(current, {
       frame: (text: string) => this.#received(text),
       heard: () => this.#liveness?.heard(),
+      refused: (payload: object) => this.#events.frame({ type: "error", payload }),
       ended: (end: End) => this.#ended(end),
     });
     const timeoutMs = this.#settings.connectTimeoutMs;
-    this.#timer = setTimeout(() => this.#ended({ reason: `no connection after ${timeoutMs} ms` }), timeoutMs);
+    const late = () => this.#ended({ reason: `no connection after ${timeoutMs} ms`, ...this.#route?.late() });
+    this.#timer = setTimeout(late, timeoutMs);
     try {
-      const Class = (given ?? globalThis.WebSocket) as WebSocketClass | undefined;
-      if (!Class) throw new Error("this platform has no WebSocket: give one as the option `WebSocket`");
+      const address = new URL(url);
       const query = { ...(userId !== undefined && { userId }), ...this.#events.query() };
-      this.#socket = new Socket(Class, url, query, token, events);
+      for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value);
+      this.#link = this.#route?.open(address, token, events) ?? this.#webSocket(address, token, events);
     } catch (error) {
       // Another attempt would fail in the same way.
       this.#close({ reason: String(error) }, new SignalboxError("refused", String(error), { cause: error }));
     }
+  }
+
+  #webSocket(address: URL, token: string | undefined, events: LinkEvents): Link {
+    const Class = (this.#options.WebSocket ?? globalThis.WebSocket) as WebSocketClass | undefined;
+    if (!Class) throw new Error("this platform has no WebSocket: give one as the option `WebSocket`");
+    return new Socket(Class, address, token, events);
   }
 
   /** Ignores the events of an attempt that is over. */
@@ -135,6 +146,7 @@ export class Connection {
 
   #received(text: string): void {
     this.#liveness?.heard();
+    this.#route?.answered();
     const frame = parseFrame(text);
     if (!frame) {
       this.#events.failed(new SignalboxError("invalid_frame", `not a frame: ${text.slice(0, 100)}`));
@@ -160,20 +172,21 @@ export class Connection {
     this.#liveness = new Liveness(actions, interval, heartbeatTimeoutMs);
     const current = this.#current;
     this.#events.greeted(welcome);
-    this.#change({ state: "connected" });
+    this.#change({ state: "connected", ...this.#route?.welcomed() });
     if (current === this.#current) this.#events.welcomed(welcome);
   }
 
   /** An attempt failed, or the connection was lost. */
   #ended(end: End): void {
-    if (this.#state === "connected" && Date.now() - this.#connectedAt >= this.#settings.stableAfterMs) this.#failures = 0;
-    const next = verdict(end);
+    const wasConnected = this.#state === "connected";
+    if (wasConnected && Date.now() - this.#connectedAt >= this.#settings.stableAfterMs) this.#failures = 0;
+    const next = this.#route?.ended(end, wasConnected) ?? verdict(end);
     if (next === "close" || (next === "renew" && !this.credentials.renewable)) {
       this.#close(end, refusal(end));
     } else if (next === "renew" && !this.credentials.refused()) {
       this.#close(end, new SignalboxError("unauthorized", end.reason ?? "the server refuses every token", detailsOf(end)));
     } else {
-      this.#retry(end);
+      this.#retry(end, end.error);
     }
   }
 
@@ -184,7 +197,8 @@ export class Connection {
   }
 
   #retry(end: End, error?: SignalboxError): void {
-    const wait = backoffMs(this.#failures++, this.#settings.backoff);
+    const failures = this.#failures++;
+    const wait = backoffMs(this.#route?.isSecond ? 0 : failures, this.#settings.backoff);
     const retryInMs = Math.max(wait, end.retryAfterMs ?? 0);
     this.#leave("disconnected");
     this.#timer = setTimeout(() => this.#attempt(), retryInMs);
@@ -205,11 +219,11 @@ export class Connection {
 
   /** Ends the attempt or connection. */
   #leave(state: "disconnected" | "closed"): void {
-    const socket = this.#socket;
+    const link = this.#link;
     const wasConnected = this.#state === "connected";
     this.#begin();
-    if (state === "closed") socket?.close();
-    else socket?.drop();
+    if (state === "closed") link?.close();
+    else link?.drop();
     this.#state = state;
     if (wasConnected || state === "closed") this.#events.lost();
   }

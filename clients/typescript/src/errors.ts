@@ -1,5 +1,6 @@
 /** The codes of errors that the client itself raises. Errors of the server have codes of their own. */
 export type ClientErrorCode =
+  | "buffered"
   | "callback_failed"
   | "closed"
   | "connection_lost"
@@ -13,14 +14,14 @@ export type ClientErrorCode =
   | "unauthorized"
   | "unsupported_protocol";
 
-const RETRYABLE: ReadonlySet<string> = new Set(["connection_lost", "offline", "queue_full", "timeout", "token_failed"]);
+const RETRYABLE: ReadonlySet<string> = new Set(["buffered", "connection_lost", "offline", "queue_full", "timeout", "token_failed"]);
 
 /** Further facts about an error. */
 export interface ErrorDetails {
   readonly retryable?: boolean | undefined;
   /** The plugin that refused or failed. */
   readonly plugin?: string | undefined;
-  /** The HTTP status of a refused upgrade. */
+  /** The HTTP status of a refusal. */
   readonly status?: number | undefined;
   /** The code with which the server closed the connection. */
   readonly closeCode?: number | undefined;
@@ -35,7 +36,7 @@ export class SignalboxError extends Error {
   readonly retryable: boolean;
   /** The plugin that refused or failed. */
   readonly plugin?: string;
-  /** The HTTP status of a refused upgrade. */
+  /** The HTTP status of a refusal. */
   readonly status?: number;
   /** The code with which the server closed the connection. */
   readonly closeCode?: number;

@@ -4,6 +4,7 @@ export { SignalboxError, type ClientErrorCode, type ErrorDetails } from "./error
 export type { Recovery } from "./position.js";
 export type { Member, Presence } from "./presence.js";
 export type { History, HistoryOptions, Joined, JoinOptions, Room, RoomEvents } from "./room.js";
+export type { Fallback } from "./transport.js";
 export type {
   Answer,
   Message,

@@ -1,25 +1,17 @@
+import type { Link, LinkEvents } from "./transport.js";
 import type { WebSocketClass, WebSocketLike } from "./types.js";
 import type { End } from "./verdict.js";
 
 const PROTOCOL = "signalbox.v1";
 
-/** The most bytes of the body of a refused upgrade that are read. */
-const BODY_BYTES_MAX = 4096;
+/** The most bytes of the body of a refusal that are read. */
+export const BODY_BYTES_MAX = 4096;
 
 /** The longest wait that the server may ask for. */
 const RETRY_AFTER_MAX_MS = 60_000;
 
 /** A client that was closed must not hold the process for long if the server does not answer. */
 const NODE_OPTIONS = { closeTimeout: 1_000 };
-
-/** The reports of a socket. Nothing follows `ended`. */
-export interface SocketEvents {
-  /** A frame arrived. */
-  frame(text: string): void;
-  /** Something else arrived. */
-  heard(): void;
-  ended(end: End): void;
-}
 
 /** The additions of the class of the package `ws`. */
 interface NodeSocket extends WebSocketLike {
@@ -33,23 +25,15 @@ interface Response {
   on(event: string, callback: (chunk: Uint8Array) => void): void;
 }
 
-/** One attempt to connect, and the connection that may come of it. */
-export class Socket {
+/** A link over a WebSocket. */
+export class Socket implements Link {
   readonly #socket: WebSocketLike;
-  readonly #events: SocketEvents;
+  readonly #events: LinkEvents;
   readonly #decoder = new TextDecoder();
 
-  /** Connects at once. `query` has the pairs that are added to the query of `url`. */
-  constructor(
-    Class: WebSocketClass,
-    url: string,
-    query: Readonly<Record<string, string>>,
-    token: string | undefined,
-    events: SocketEvents,
-  ) {
+  /** Connects at once. */
+  constructor(Class: WebSocketClass, address: URL, token: string | undefined, events: LinkEvents) {
     const canReadStatus = typeof (Class.prototype as Partial<NodeSocket>).on === "function";
-    const address = new URL(url);
-    for (const [name, value] of Object.entries(query)) address.searchParams.set(name, value);
     if (!canReadStatus) address.searchParams.set("refuse", "close");
     this.#events = events;
     const protocols = token === undefined ? [PROTOCOL] : [PROTOCOL, "bearer", token];
@@ -62,13 +46,12 @@ export class Socket {
     this.#socket.send(text);
   }
 
-  /** Ends the connection with a close handshake, for which nobody waits. */
+  /** Begins a close handshake, for which nobody waits. */
   close(): void {
     this.#forget();
     this.#socket.close(1000);
   }
 
-  /** Ends the connection at once, or as soon as the platform allows it. */
   drop(): void {
     this.#forget();
     const socket = this.#socket as Partial<NodeSocket>;
@@ -113,9 +96,7 @@ export class Socket {
 
   #refused({ statusCode: status, headers }: Response, chunks: readonly Uint8Array[]): void {
     const body = chunks.map((chunk) => this.#decoder.decode(chunk, { stream: true })).join("");
-    const reason = reasonOf(body);
-    const retryAfterMs = waitOf(headers["retry-after"]);
-    this.#end({ status, ...(reason && { reason }), ...(retryAfterMs !== undefined && { retryAfterMs }) });
+    this.#end(refusalOf(status, body, headers["retry-after"]));
   }
 
   #end(end: End): void {
@@ -132,19 +113,25 @@ export class Socket {
   }
 }
 
-/** The message in the body of a refused upgrade. */
-function reasonOf(body: string): string {
+/** The end of an attempt that was answered with a refusal. */
+export function refusalOf(status: number, body: string, retryAfter: string | null | undefined): End {
+  const { code, message } = errorIn(body);
+  const reason = typeof message === "string" ? message : body.trim().slice(0, 200);
+  const retryAfterMs = waitOf(retryAfter);
+  return { status, errorCode: code, ...(reason && { reason }), ...(retryAfterMs !== undefined && { retryAfterMs }) };
+}
+
+/** The error in the body of a refusal of the server. Other bodies have none. */
+function errorIn(body: string): { code?: unknown; message?: unknown } {
   try {
-    const { error } = JSON.parse(body) as { error?: { message?: unknown } };
-    if (typeof error?.message === "string") return error.message;
+    return (JSON.parse(body) as { error?: object } | null)?.error ?? {};
   } catch {
-    // The body is text then.
+    return {};
   }
-  return body.trim().slice(0, 200);
 }
 
 /** The wait that `Retry-After` asks for, in milliseconds. */
-export function waitOf(header: string | undefined, now = Date.now()): number | undefined {
+export function waitOf(header: string | null | undefined, now = Date.now()): number | undefined {
   if (!header) return undefined;
   const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now;
   return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), RETRY_AFTER_MAX_MS);

@@ -1,4 +1,5 @@
 import type { SignalboxError } from "./errors.js";
+import type { Fallback } from "./transport.js";
 
 /** The state of a client. */
 export type State = "disconnected" | "connecting" | "connected" | "closed";
@@ -8,12 +9,14 @@ export interface StateChange {
   readonly state: State;
   /** The code with which the connection was closed. */
   readonly code?: number;
-  /** The HTTP status of a refused upgrade, if the platform lets the client read it. */
+  /** The HTTP status of a refusal, if the platform lets the client read it. */
   readonly status?: number;
   /** The reason, for people. */
   readonly reason?: string;
   /** The time until the next attempt. */
   readonly retryInMs?: number;
+  /** With `connected`: `sse` if the connection uses the fallback. */
+  readonly transport?: "sse";
 }
 
 /** A message as it arrived. */
@@ -115,6 +118,10 @@ export interface Options {
   readonly token?: string | TokenCallback;
   /** The class of the WebSocket; by default the platform's. In Node 20 give the one of the package `ws`. */
   readonly WebSocket?: unknown;
+  /** `sse` of `@signalbox/client/sse`, for networks that block WebSockets; by default there are WebSockets alone. */
+  readonly fallback?: Fallback;
+  /** Time after which a client that uses the fallback tries a WebSocket again when it reconnects; 10 minutes by default. */
+  readonly webSocketAgainMs?: number;
   /** Time for the connection, the upgrade and the server's first frame; 10 s by default. */
   readonly connectTimeoutMs?: number;
   /** The longest wait before the first attempt after a loss; 500 ms by default. It doubles with each attempt. */

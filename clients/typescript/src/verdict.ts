@@ -1,15 +1,21 @@
+import type { SignalboxError } from "./errors.js";
+
 /** How an attempt or a connection ended. */
 export interface End {
   /** The code of the close frame, if there was one. */
   readonly code?: number;
-  /** The HTTP status of a refused upgrade, if it could be read. */
+  /** The HTTP status of a refusal, if it could be read. */
   readonly status?: number;
+  /** The code in the body of that refusal. */
+  readonly errorCode?: unknown;
   /** The reason, for people. */
   readonly reason?: string;
   /** The least time until the next attempt, as the server asked for it. */
   readonly retryAfterMs?: number;
   /** Whether the server speaks another protocol. */
   readonly unsupported?: boolean;
+  /** An error to report in addition to the change of the state. */
+  readonly error?: SignalboxError;
 }
 
 /** The consequence: another attempt, another attempt with a new token, or nothing. */

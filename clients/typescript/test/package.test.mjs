@@ -20,6 +20,14 @@ test("the client is under 8 KiB, minified and gzipped", async () => {
   assert.ok(size < 8192, `${size} bytes`);
 });
 
+test("the fallback is no part of the client, and small", async () => {
+  const bundled = async (contents) => Buffer.from(await bundle(contents)).toString();
+  assert.doesNotMatch(await bundled('export * from "./dist/index.js"'), /event-stream/);
+  const both = await bundle('export * from "./dist/index.js"; export * from "./dist/sse.js"');
+  const size = gzipSync(both, { level: 9 }).length;
+  assert.ok(size < 10_240, `${size} bytes`);
+});
+
 test("a bundle has only the parts that are used", async () => {
   const size = (await bundle('export { SignalboxError } from "./dist/index.js"')).length;
   assert.ok(size < 2048, `${size} bytes`);
@@ -35,7 +43,7 @@ test("the package that npm packs can be installed and imported in an empty folde
     assert.deepEqual(files.map(({ path }) => path).sort(), expected.sort());
     writeFileSync(join(folder, "package.json"), '{"private":true,"type":"module"}');
     npm(folder, "install", "--offline", "--no-audit", "--no-fund", `./${filename}`);
-    writeFileSync(join(folder, "main.js"), 'import { Signalbox } from "@signalbox/client"; console.log(new Signalbox({ url: "ws://localhost" }).state);');
+    writeFileSync(join(folder, "main.js"), 'import { Signalbox } from "@signalbox/client"; import { sse } from "@signalbox/client/sse"; console.log(new Signalbox({ url: "ws://localhost", fallback: sse }).state);');
     assert.equal(execFileSync("node", ["main.js"], { cwd: folder, encoding: "utf8" }), "disconnected\n");
     const installed = JSON.parse(readFileSync(join(folder, "node_modules/@signalbox/client/package.json"), "utf8"));
     assert.equal(installed.dependencies, undefined);

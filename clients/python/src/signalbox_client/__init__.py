@@ -7,6 +7,7 @@ from .api import Api, AsyncApi, Connected, Disconnected, Outgoing, RoomChange, R
 from .client import Client, State, StateChange
 from .errors import SignalboxError, TokenDenied
 from .frames import Answer, Message, Page
+from .link import Transport
 from .options import Options
 from .presence import Member, Presence
 from .room import Recovery, Room
@@ -38,4 +39,5 @@ __all__ = [
     "SyncClient",
     "SyncRoom",
     "TokenDenied",
+    "Transport",
 ]

@@ -14,10 +14,11 @@ class Backoff:
         self._random = random
         self._attempts = 0
 
-    def next(self) -> float:
-        """The wait before the next attempt, in seconds."""
+    def next(self, *, is_short: bool = False) -> float:
+        """The wait before the next attempt, in seconds; with `is_short` as before the first one."""
         # The exponent is bounded: a client may try for years.
-        bound = min(self._longest, self._first * 2.0 ** min(self._attempts, 40))
+        exponent = 0 if is_short else min(self._attempts, 40)
+        bound = min(self._longest, self._first * 2.0**exponent)
         self._attempts += 1
         return self._random() * bound
 

@@ -26,7 +26,7 @@ Result = dict[str, Json] | SignalboxError
 class Wire(Protocol):
     """The connection, as far as calls need it."""
 
-    def send(self, text: str) -> None:
+    def send(self, call_id: str, text: str) -> None:
         """Write a frame."""
 
     @property
@@ -119,6 +119,15 @@ class Calls:
         call.done = True
         self._remove(call)
 
+    def leaves(self, call_id: str) -> bool:
+        """The frame of a call is written now. `False`: nobody waits for its answer any more."""
+        call = self._pending.get(call_id)
+        if call is None:
+            return False
+        if call.timer is None:
+            call.timer = self.timers.call_later(self.options.answer_timeout, lambda: self._expire(call))
+        return True
+
     def answer(self, payload: dict[str, Json]) -> None:
         """An `ack` came."""
         call = self._pending.get(str(payload.get("id")))
@@ -181,9 +190,7 @@ class Calls:
 
     def _write(self, call: Call, wire: Wire) -> None:
         self._pending[call.id] = call
-        timeout = self.options.answer_timeout
-        call.timer = self.timers.call_later(timeout, lambda: self._expire(call))
-        wire.send(call.text)
+        wire.send(call.id, call.text)
 
     def _expire(self, call: Call) -> None:
         self._finish(call, SignalboxError("timeout", f"no answer came within {self.options.answer_timeout:g} s"))

@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
+from .attempt import Attempt
 from .backoff import Backoff
 from .calls import Calls, Result, new_call
 from .connection import Connection
 from .dispatch import Callback, Callbacks, Dispatcher
 from .errors import SignalboxError
-from .frames import Answer, InvalidFrame, Json, Message, Page, decode, page_of
+from .fallback import Fallback
+from .frames import Answer, Json, Message, Page, page_of
 from .inbox import Inbox
+from .link import Transport
 from .options import Options
-from .outcomes import End, Next
+from .outcomes import End, Ended, Next
 from .renewal import Renewal
 from .room import JoinOptions, Recovery, Room, RoomToken
 from .rooms import Rooms
-from .socket import Ended, open_socket
-from .timers import Alarm, Timer, Timers, within
+from .timers import Alarm, Timer, Timers
 from .tokens import TokenFailed, TokenSource
 
 _LOG = logging.getLogger("signalbox_client")
@@ -49,6 +51,8 @@ class StateChange:
     reason: str | None = None
     #: The time until the next attempt, in seconds.
     retry_in: float | None = None
+    #: How frames travel, in the state `connected`.
+    transport: Transport | None = None
 
 
 class Client:
@@ -85,6 +89,7 @@ class Client:
         # Refused attempts since the last connection.
         self._refusals = 0
         self._backoff = self._new_backoff()
+        self._fallback = Fallback(self._options, self._timers)
         self._tokens = TokenSource(self._timers, self._options.token_timeout, token, get_token)
         self._dispatcher = Dispatcher(self._options.callbacks_max, self._report)
         self._calls = Calls(self._options, self._timers)
@@ -108,6 +113,7 @@ class Client:
         if self._state == "closed" or (self._state == "disconnected" and self._run_task is None):
             self._backoff = self._new_backoff()
             self._refusals = 0
+            self._fallback.start()
             # The socket of an earlier run may still be closing.
             self._run_task = asyncio.ensure_future(self._run(self._run_task))
             self._change(StateChange("connecting"))
@@ -260,7 +266,7 @@ class Client:
                 self._report(final)
                 self._shut(StateChange("closed", end.code, end.status, end.reason))
                 return
-            delay = max(self._backoff.next(), end.retry_after)
+            delay = max(self._backoff.next(is_short=end.paired), end.retry_after)
             self._alarm = Alarm(self._timers, delay)
             self._change(StateChange("disconnected", end.code, end.status, end.reason, delay))
             try:
@@ -277,49 +283,35 @@ class Client:
                 self._report(failed.error)
             return End(reason=failed.error.message, denied=failed.final)
         try:
-            connection = await within(self._timers, self._options.connect_timeout, self._open(token))
-        except TimeoutError:
-            return End(reason=f"no connection within {self._options.connect_timeout:g} s")
+            transport = self._fallback.begin()
+            connection = await Attempt(self._url, self._options, self._timers, self._report, transport).connect(
+                self._query(), token
+            )
         except Ended as ended:
-            return ended.end
+            return self._fallback.failed(ended.end)
         try:
             return await self._serve(connection)
         finally:
+            self._fallback.start()
             # Only `close` cancels this task.
             if self._state == "closed":
                 connection.stop()
-                await connection.socket.close()
+                await connection.link.close()
             else:
                 connection.abort()
 
-    async def _open(self, token: str | None) -> Connection:
+    def _query(self) -> dict[str, str]:
         query = {} if self._user_id is None else {"userId": self._user_id}
         position = self._inbox.position
         if position is not None:
             query["since"] = f"{position.epoch}:{position.offset}"
-        socket = await open_socket(self._url, self._options, query, token)
-        try:
-            while True:
-                kind, payload = self._kind_and_payload(await socket.receive())
-                if kind == "welcome" and isinstance(payload, dict):
-                    return Connection(socket, payload)
-        except BaseException:
-            socket.abort()
-            raise
-
-    def _kind_and_payload(self, text: str | bytes) -> tuple[str, Json]:
-        try:
-            kind, payload, _ = decode(text)
-        except InvalidFrame as error:
-            self._report(SignalboxError("invalid_frame", str(error)))
-            return "", None
-        return kind, payload
+        return query
 
     async def _serve(self, connection: Connection) -> End:
         self._connected(connection)
         try:
             while True:
-                self._inbox.receive(await connection.socket.receive(), connection)
+                self._inbox.receive(await connection.link.receive(), connection)
                 if self._dispatcher.full:
                     connection.pause()
                     await self._dispatcher.ready()
@@ -330,10 +322,11 @@ class Client:
     def _connected(self, connection: Connection) -> None:
         self._connection = connection
         self._refusals = 0
-        connection.supervise(self._timers, self._options, self._ask_for_life, self._backoff.reset)
-        self._change(StateChange("connected"))
+        self._fallback.connected()
+        connection.supervise(self._timers, self._options, self._calls, self._ask_for_life, self._backoff.reset)
+        self._change(StateChange("connected", transport=connection.link.transport))
         self._inbox.welcome(connection.welcome)
-        self._calls.connected(connection.socket, connection.frame_bytes_max)
+        self._calls.connected(connection.link, connection.frame_bytes_max)
         self._settle_timer = self._timers.call_later(_SETTLE_TIMEOUT, self._flow)
         self._rooms.connected()
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from .frames import Json, number_of
 from .heartbeat import Heartbeat
+from .link import Link, Sender
 from .options import Options
 from .outcomes import End
-from .socket import Socket
 from .timers import Timer, Timers
 
 #: The silence after which the client asks for a sign of life if `welcome` does not say, in seconds.
@@ -16,10 +16,10 @@ _HEARTBEAT_INTERVAL = 25.0
 
 
 class Connection:
-    """A socket that is welcome."""
+    """A link that is welcome."""
 
-    def __init__(self, socket: Socket, welcome: dict[str, Json]) -> None:
-        self.socket = socket
+    def __init__(self, link: Link, welcome: dict[str, Json]) -> None:
+        self.link = link
         self.welcome = welcome
         #: Why the client itself ended the connection.
         self.end: End | None = None
@@ -30,7 +30,12 @@ class Connection:
         self._paused = False
 
     def supervise(
-        self, timers: Timers, options: Options, ask: Callable[[], None], stable: Callable[[], None]
+        self,
+        timers: Timers,
+        options: Options,
+        sender: Sender,
+        ask: Callable[[], None],
+        stable: Callable[[], None],
     ) -> None:
         """Watch for signs of life, and call `stable` when the connection has lasted."""
         interval = options.heartbeat_interval
@@ -38,7 +43,7 @@ class Connection:
             interval = (number_of(self.welcome, "heartbeatIntervalMs") or 0) / 1000 or _HEARTBEAT_INTERVAL
         self._heartbeat = Heartbeat(timers, interval, options.heartbeat_timeout, ask, self._dead)
         self._stable = timers.call_later(options.stable_after, stable)
-        self.socket.listen(self._heartbeat.heard)
+        self.link.listen(self._heartbeat.heard, sender)
 
     def pause(self) -> None:
         """The client does not read for a while, so silence means nothing."""
@@ -63,7 +68,7 @@ class Connection:
     def abort(self) -> None:
         """End the connection without a close handshake."""
         self.stop()
-        self.socket.abort()
+        self.link.abort()
 
     def stop(self) -> None:
         """Cancel all timers."""

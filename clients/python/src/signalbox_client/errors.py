@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_RETRYABLE = frozenset({"offline", "queue_full", "connection_lost", "timeout"})
+_RETRYABLE = frozenset({"offline", "queue_full", "connection_lost", "timeout", "buffered"})
 
 
 class SignalboxError(Exception):
@@ -10,7 +10,8 @@ class SignalboxError(Exception):
 
     `code` is one of the server (docs/protocol.md), of a plugin, or of this client: `offline`, `queue_full`,
     `connection_lost`, `timeout`, `closed`, `too_large`, `unauthorized`, `unsupported_protocol`, `refused`. Errors that
-    only reach `Client.on_error` are also `invalid_frame`, `callback_failed` and `token_failed`.
+    only reach `Client.on_error` are also `invalid_frame`, `callback_failed`, `token_failed` and `buffered`: a proxy holds
+    back the server-sent events.
     """
 
     def __init__(

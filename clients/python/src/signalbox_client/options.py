@@ -15,7 +15,7 @@ from .timers import Timers
 class Options:
     """Times are seconds, sizes bytes."""
 
-    #: The longest time for the TCP connection, the upgrade and `welcome` together.
+    #: The longest time for the TCP connection, the upgrade and `welcome` together, and for the answer to a POST.
     connect_timeout: float = 10.0
     #: The wait before attempt n is random, from 0 to min(`backoff_max`, `backoff_min` * 2**n).
     backoff_min: float = 0.5
@@ -39,6 +39,10 @@ class Options:
     callbacks_max: int = 1000
     #: The largest frame that it accepts from the server.
     receive_bytes_max: int = 16 * 1024 * 1024
+    #: Whether the client uses server-sent events if WebSockets do not get through.
+    fallback: bool = True
+    #: How long it stays with server-sent events before it tries a WebSocket again, at the next reconnect.
+    web_socket_again: float = 600.0
     #: The certificates and checks of `wss://`; `None`: those of the system.
     ssl: ssl.SSLContext | None = None
     #: The source of random numbers from 0 to 1, for tests.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable
 from urllib.parse import quote, urlencode
@@ -12,20 +11,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, NegotiationError, WebSocketException
 from websockets.typing import Subprotocol
 
+from .frames import Json
+from .link import Sender, Transport
 from .options import Options
-from .outcomes import End, retry_after
+from .outcomes import End, Ended, refused
 
 _PROTOCOL = Subprotocol("signalbox.v1")
 #: How long the client waits for the close frame of the server, in seconds.
 _CLOSE_TIMEOUT = 2.0
-
-
-class Ended(Exception):
-    """The attempt or the connection has ended."""
-
-    def __init__(self, end: End) -> None:
-        super().__init__(end.reason)
-        self.end = end
 
 
 class _Connection(ClientConnection):
@@ -47,22 +40,31 @@ class _Connect(connect):
 
 
 class Socket:
-    """An open connection. Frames are written in the order of `send`, by a task that exists only while some wait."""
+    """A `Link` over a WebSocket. Frames are written in the order of `send`, by a task that exists only while some wait."""
+
+    transport: Transport = "websocket"
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
+        self._sender: Sender | None = None
         self._outbox: deque[str] = deque()
         self._writer: asyncio.Task[None] | None = None
         #: The bytes that wait to be written.
         self.waiting_bytes = 0
 
-    def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` whenever bytes arrive."""
+    def welcomed(self, welcome: dict[str, Json]) -> None:
+        """Every `welcome` will do."""
+
+    def listen(self, heard: Callable[[], None], sender: Sender) -> None:
+        """Call `heard` whenever bytes arrive, and `sender` about the frames that are sent from now on."""
+        self._sender = sender
         if isinstance(self._connection, _Connection):
             self._connection.heard = heard
 
-    def send(self, text: str) -> None:
+    def send(self, call_id: str, text: str) -> None:
         """Write a frame after those before it."""
+        if self._sender is not None:
+            self._sender.leaves(call_id)
         self._outbox.append(text)
         self.waiting_bytes += len(text)
         if self._writer is None:
@@ -107,10 +109,10 @@ class Socket:
             self._writer = None
 
 
-async def open_socket(url: str, options: Options, query: dict[str, str], token: str | None) -> Socket:
+async def open_socket(url: str, options: Options, token: str | None) -> Socket:
     """Connect and upgrade. Raises `Ended` if that fails."""
     attempt = _Connect(
-        with_query(url, query),
+        url,
         subprotocols=[_PROTOCOL],
         additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
         # The client has its own heartbeat, and one time limit for the whole attempt.
@@ -124,11 +126,11 @@ async def open_socket(url: str, options: Options, query: dict[str, str], token: 
     )
     try:
         connection = await attempt
-    except InvalidStatus as refused:
-        raise Ended(_refused(refused)) from refused
+    except InvalidStatus as error:
+        raise Ended(_refused(error)) from error
     except NegotiationError as error:
         raise Ended(_unsupported()) from error
-    except (WebSocketException, OSError, EOFError, ValueError) as error:
+    except (WebSocketException, OSError, EOFError, ValueError, ImportError) as error:
         raise Ended(End(reason=str(error) or type(error).__name__)) from error
     socket = Socket(connection)
     if connection.subprotocol is None:
@@ -154,23 +156,9 @@ def _end_of(closed: ConnectionClosed) -> End:
     if closed.rcvd is None or closed.rcvd_then_sent is False:
         return End(reason=str(closed))
     code = closed.rcvd.code
-    return End(reason=closed.rcvd.reason, code=None if code == 1005 else code)
+    return End(reason=closed.rcvd.reason, code=None if code == 1005 else code, answered=True)
 
 
-def _refused(refused: InvalidStatus) -> End:
-    response = refused.response
-    body = response.body
-    reason = f"HTTP {response.status_code}"
-    if body:
-        reason = _message_of(bytes(body)) or reason
-    after = retry_after(response.headers.get("Retry-After"))
-    return End(reason=reason, status=response.status_code, retry_after=after)
-
-
-def _message_of(body: bytes) -> str | None:
-    try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, KeyError, TypeError):
-        text = body.decode("utf-8", "replace").strip()
-        return text if 0 < len(text) <= 200 and "<" not in text else None
-    return message if isinstance(message, str) else None
+def _refused(error: InvalidStatus) -> End:
+    response = error.response
+    return refused(response.status_code, response.headers.get("Retry-After"), bytes(response.body or b""))

@@ -41,6 +41,13 @@ impl Backoff {
             .mul_f64(random().clamp(0.0, 1.0))
     }
 
+    /// Returns a wait like that before the first attempt, and counts the attempt nevertheless.
+    pub(crate) fn next_short(&mut self, random: &mut Random) -> Duration {
+        let wait = self.clone().at(0).next(random);
+        self.attempts = self.attempts.saturating_add(1);
+        wait
+    }
+
     /// Makes the next attempt the first one again.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;

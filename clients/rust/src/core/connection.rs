@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::ending::Next;
 use super::link::{Connection, Heartbeat, Link, Renewal};
-use super::{Backoff, Core, Effect, Ending, Moment, Timer};
+use super::{Backoff, Core, Dial, Effect, Ending, Moment, Timer};
 use crate::error::{Error, TokenError, codes};
-use crate::events::{Event, Session, State, StateChange};
+use crate::events::{Event, Session, State, StateChange, Transport};
 use crate::frames::{Place, Welcome};
 use crate::options::Credentials;
 
@@ -104,8 +104,13 @@ impl Core {
     fn dial(&mut self) {
         let alarm = self.after(self.options.connect_timeout, Timer::Attempt);
         self.link = Link::Dialing(Some(alarm));
-        let (url, token) = (self.address(), self.token.clone());
-        self.effects.push_back(Effect::Dial { url, token });
+        self.effects.push_back(Effect::Dial(Dial {
+            url: self.address(),
+            token: self.token.clone(),
+            transport: self.choice.begin(self.now.instant),
+            receive_bytes_max: self.options.receive_bytes_max,
+            answer_timeout: self.options.connect_timeout,
+        }));
     }
 
     /// The URL of the next attempt.
@@ -127,7 +132,17 @@ impl Core {
 
     pub(super) fn attempt_expired(&mut self) {
         let limit = self.options.connect_timeout;
-        self.lost(Ending::because(format!("no connection within {limit:?}")));
+        let is_open = matches!(self.link, Link::Greeting(_));
+        let reason = if is_open && self.choice.transport() == Transport::Sse {
+            let reason = format!(
+                "a proxy holds back the stream: its head has arrived, but no event within {limit:?}"
+            );
+            self.report(Error::new(codes::BUFFERED, reason.clone()));
+            reason
+        } else {
+            format!("no connection within {limit:?}")
+        };
+        self.lost(Ending::because(reason));
     }
 
     /// The task has opened a connection.
@@ -173,10 +188,12 @@ impl Core {
         }));
         self.begin_heartbeat();
         self.refusals = 0;
+        self.choice.welcomed();
         let mut connected = change(State::Connected, Ending::default());
         connected.session = Some(Session {
             user: welcome.user_id.clone(),
             node: welcome.node_id.clone(),
+            transport: self.choice.transport(),
         });
         self.change(connected);
         self.take_user_place(welcome.user.as_ref());
@@ -216,14 +233,23 @@ impl Core {
     /// The client gives up the attempt or the connection, or has lost it.
     pub(super) fn lost(&mut self, ending: Ending) {
         let was_up = self.is_up();
+        let next = match self.link {
+            Link::Dialing(_) | Link::Greeting(_) => self.choice.failed(&ending),
+            _ => ending.next(),
+        };
         self.effects.push_back(Effect::Drop);
         self.disconnect();
-        if let Some(error) = self.final_error(&ending, was_up) {
+        if let Some(error) = self.final_error(&ending, next, was_up) {
             self.report(error);
             self.shut(change(State::Closed, ending));
             return;
         }
-        let wait = self.backoff.next(&mut self.random).max(ending.retry_after);
+        let wait = if self.choice.is_second() {
+            self.backoff.next_short(&mut self.random)
+        } else {
+            self.backoff.next(&mut self.random)
+        };
+        let wait = wait.max(ending.retry_after);
         self.link = Link::Waiting(Some(self.after(wait, Timer::Backoff)));
         let mut change = change(State::Disconnected, ending);
         change.retry_in = Some(wait);
@@ -231,9 +257,9 @@ impl Core {
     }
 
     /// The error that ends the client for good, if this ending does.
-    fn final_error(&mut self, ending: &Ending, was_up: bool) -> Option<Error> {
+    fn final_error(&mut self, ending: &Ending, next: Next, was_up: bool) -> Option<Error> {
         let callback = matches!(self.options.credentials, Credentials::Callback(_));
-        let code = match ending.next() {
+        let code = match next {
             Next::Reconnect => return None,
             Next::NewToken => {
                 if !was_up {

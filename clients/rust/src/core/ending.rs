@@ -19,8 +19,10 @@ pub(crate) struct Ending {
     pub(crate) reason: String,
     /// The close code of the server.
     pub(crate) code: Option<u16>,
-    /// The status of a refused upgrade.
+    /// The status of a refusal.
     pub(crate) status: Option<u16>,
+    /// The code in the body of that refusal.
+    pub(crate) error_code: Option<String>,
     /// The least time until the next attempt.
     pub(crate) retry_after: Duration,
     /// Whether the server does not speak the protocol.

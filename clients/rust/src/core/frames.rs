@@ -10,6 +10,7 @@ impl Core {
     /// A text frame has arrived.
     pub(crate) fn received(&mut self, now: Moment, text: &str) {
         self.heard(now);
+        self.choice.answered();
         let handled = decode(text).and_then(|message| match self.link {
             Link::Greeting(_) => self.greeted(&message),
             Link::Up(_) => self.handle(message),
@@ -24,6 +25,13 @@ impl Core {
     /// A frame has arrived that is not one of the protocol.
     pub(crate) fn invalid_frame(&mut self, reason: impl Into<String>) {
         self.report(Error::new(codes::INVALID_FRAME, reason));
+    }
+
+    /// A frame of the client was not accepted, and there is no answer of the server.
+    pub(crate) fn not_accepted(&mut self, now: Moment, id: &str, error: Error) {
+        self.now = now;
+        self.call_refused(id, error);
+        self.conclude();
     }
 
     fn greeted(&mut self, message: &Message) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod calls;
+mod choice;
 mod connection;
 mod ending;
 mod frames;
@@ -23,11 +24,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::error::{Error, TokenError};
-use crate::events::{Event, Outlet, Presence, State};
+use crate::events::{Event, Outlet, Presence, State, Transport};
 use crate::frames::{Ack, OutgoingFrame, Position};
 use crate::options::{Credentials, JoinOptions, Options};
 use backoff::{Backoff, Random};
 use calls::{Calls, Reply};
+use choice::Choice;
 use link::Link;
 use timers::{Alarm, Timer, Timers};
 use wishes::Rooms;
@@ -101,10 +103,27 @@ pub(crate) enum TokenOf {
     Room(String),
 }
 
+/// An attempt to connect.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    /// The URL of the WebSocket.
+    pub(crate) url: String,
+    pub(crate) token: Option<String>,
+    pub(crate) transport: Transport,
+    /// The largest frame that the client accepts.
+    pub(crate) receive_bytes_max: usize,
+    /// How long the server may take to accept a frame, if each has an answer of its own.
+    #[cfg_attr(
+        not(feature = "sse"),
+        expect(dead_code, reason = "a WebSocket has no such answers")
+    )]
+    pub(crate) answer_timeout: Duration,
+}
+
 /// What the task does for the state machine, in order.
 pub(crate) enum Effect {
     /// Opens a connection.
-    Dial { url: String, token: Option<String> },
+    Dial(Dial),
     /// Sends a frame.
     Write(String),
     /// Drops the connection or the attempt, without a handshake.
@@ -130,6 +149,7 @@ pub(crate) struct Core {
     state: State,
     link: Link,
     backoff: Backoff,
+    choice: Choice,
     /// The refused attempts since the last connection.
     refusals: u32,
     /// When `connect` last ended a wait.
@@ -150,6 +170,7 @@ impl Core {
         };
         Self {
             backoff: Backoff::new(options.backoff_min, options.backoff_max),
+            choice: Choice::new(&options),
             options,
             random,
             outlet,
@@ -258,10 +279,6 @@ impl Core {
     /// The number of bytes that the task could not write yet.
     pub(crate) fn set_unwritten(&mut self, bytes: usize) {
         self.calls.unwritten = bytes;
-    }
-
-    pub(crate) fn receive_bytes_max(&self) -> usize {
-        self.options.receive_bytes_max
     }
 
     /// A token callback has ended.

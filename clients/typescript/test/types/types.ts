@@ -1,4 +1,5 @@
 // Compiled, and never run: the types say what an application may do.
+import { sse } from "../../src/sse.js";
 import { Signalbox, type Answer, type Message, type Room } from "../../src/index.js";
 
 interface Events {
@@ -32,3 +33,8 @@ room.on("left", ({ code }) => code);
 const untyped = new Signalbox({ url: "wss://example.com/ws", userId: "ann" });
 untyped.on("anything", ({ payload }) => payload satisfies unknown);
 void untyped.send("anything", { a: 1 });
+
+// The fallback is one of the package, and nothing else.
+new Signalbox({ url: "wss://example.com/ws", fallback: sse });
+// @ts-expect-error: not a fallback
+new Signalbox({ url: "wss://example.com/ws", fallback: true });

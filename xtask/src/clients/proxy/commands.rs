@@ -13,6 +13,12 @@ pub(in crate::clients) enum Command {
     Next { times: usize, opening: Opening },
     /// All later connections begin in this way.
     All(Opening),
+    /// Upgrades are treated in this way, if their connection is forwarded.
+    Upgrades(Treatment),
+    /// The same for the requests of streams of events.
+    Streams(Treatment),
+    /// The same for the frames of clients with server-sent events.
+    Posts(Treatment),
     /// Resets the connections.
     Cut,
     /// Ends the stream to the client, and reads on.
@@ -36,6 +42,8 @@ pub(in crate::clients) enum Command {
     },
     /// Sends the client this text frame.
     Inject(String),
+    /// Sends the client these bytes.
+    InjectBytes(String),
     /// Sends the client a close frame.
     InjectClose {
         code: u16,
@@ -48,7 +56,16 @@ fn once() -> usize {
     1
 }
 
-/// How a connection begins.
+/// How requests of a kind are treated.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::clients) struct Treatment {
+    /// So many requests, and those after them are forwarded; by default all requests.
+    pub(super) times: Option<usize>,
+    pub(super) opening: Opening,
+}
+
+/// How a connection or a request begins.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(in crate::clients) enum Opening {
@@ -62,13 +79,17 @@ pub(in crate::clients) enum Opening {
     Silent,
     /// The request is answered by the proxy.
     Answer(Answer),
-    /// It is forwarded, but no frame of the server arrives.
+    /// It is forwarded, but no frame of the server arrives; for a stream of events only the head of the answer does.
     Mute,
+    /// It is forwarded, and answered by the proxy in place of the server; only for frames with server-sent events.
+    Lose(Answer),
+    /// It is forwarded when the delay, in milliseconds, is over.
+    Delay(u64),
     /// It is forwarded, but the answer names this subprotocol, or none.
     Subprotocol(Option<String>),
 }
 
-/// The answer to an upgrade.
+/// The answer to a request.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::clients) struct Answer {
@@ -77,6 +98,31 @@ pub(in crate::clients) struct Answer {
     pub(super) headers: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) body: String,
+}
+
+impl Answer {
+    /// The answer as it is on the wire.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let headers = self.headers.iter();
+        let headers: String = headers
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let Self { status, body, .. } = self;
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        answer.into_bytes()
+    }
+
+    /// The answer to a frame that was taken.
+    pub(super) fn taken() -> Self {
+        Self {
+            status: 202,
+            headers: BTreeMap::new(),
+            body: String::new(),
+        }
+    }
 }
 
 /// The direction that a stall holds up.

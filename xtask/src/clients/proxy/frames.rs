@@ -1,26 +1,12 @@
 //! The bytes of HTTP heads and WebSocket frames, as far as the proxy must know them.
 
+use super::wire::WireFrame;
+
 /// The opcode of a text frame.
 const TEXT: u8 = 1;
 
 /// The opcode of a close frame.
 const CLOSE: u8 = 8;
-
-/// A frame as it is on the wire, and its contents without the mask.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct WireFrame {
-    pub(super) bytes: Vec<u8>,
-    opcode: u8,
-    payload: Vec<u8>,
-}
-
-impl WireFrame {
-    /// The text, if this is a text frame.
-    pub(super) fn text(&self) -> Option<&str> {
-        let text = std::str::from_utf8(&self.payload).ok()?;
-        (self.opcode == TEXT).then_some(text)
-    }
-}
 
 /// Takes the head of a request or response, with its empty line, from the front of `buffer` once it is complete.
 pub(super) fn take_head(buffer: &mut Vec<u8>) -> Option<String> {
@@ -44,12 +30,11 @@ pub(super) fn take_frame(buffer: &mut Vec<u8>) -> Option<WireFrame> {
         buffer.get(at - 4..at)?.try_into().ok()?
     };
     let payload = buffer.get(at..at + length)?.iter().zip(mask.iter().cycle());
-    let payload = payload.map(|(byte, mask)| byte ^ mask).collect();
-    let bytes = buffer.drain(..at + length).collect();
+    let payload: Vec<u8> = payload.map(|(byte, mask)| byte ^ mask).collect();
+    let text = String::from_utf8(payload).ok();
     Some(WireFrame {
-        bytes,
-        opcode: first & 0x0f,
-        payload,
+        bytes: buffer.drain(..at + length).collect(),
+        text: text.filter(|_| first & 0x0f == TEXT),
     })
 }
 
@@ -102,7 +87,10 @@ mod tests {
             buffer.push(bytes[bytes.len() - 1]);
             buffer.push(0x81);
             let frame = take_frame(&mut buffer).expect("a frame");
-            assert_eq!((frame.text(), &frame.bytes), (Some(&*text), &bytes));
+            assert_eq!(
+                (frame.text.as_deref(), &frame.bytes),
+                (Some(&*text), &bytes)
+            );
             assert_eq!(buffer, [0x81]);
         }
     }
@@ -111,7 +99,7 @@ mod tests {
     fn the_mask_of_a_client_is_removed() {
         let mut buffer = vec![0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
         let frame = take_frame(&mut buffer).expect("a frame");
-        assert_eq!(frame.text(), Some("hi"));
+        assert_eq!(frame.text.as_deref(), Some("hi"));
     }
 
     #[test]

@@ -11,12 +11,15 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 use serde_json::Value;
 
-use super::commands::{Answer, Direction, Opening, Slowness};
-use super::frames::{WireFrame, take_frame, take_head, text_frame};
+use super::commands::{Direction, Opening, Slowness};
+use super::frames::{take_frame, take_head};
+use super::post;
+use super::request::{Kind, Request, last_answer, without};
+use super::wire::{Extra, Transport, WireFrame};
 use super::{Shared, lock};
 
 /// How often each direction looks for changes.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Bytes that are written at a time if their rate is limited.
 const CHUNK: usize = 64;
@@ -25,6 +28,8 @@ const CHUNK: usize = 64;
 pub(super) struct Link {
     client: TcpStream,
     is_over: AtomicBool,
+    /// Whether the server's frames come as events on this connection.
+    is_stream: AtomicBool,
     control: Mutex<Control>,
 }
 
@@ -34,7 +39,7 @@ pub(super) struct Control {
     pub(super) stalled: Option<Direction>,
     pub(super) slowness: Slowness,
     pub(super) drop: Vec<String>,
-    inject: Vec<Vec<u8>>,
+    inject: Vec<Extra>,
     replies: Vec<(String, Value)>,
     last: Option<Vec<u8>>,
     half_closed: bool,
@@ -48,7 +53,7 @@ impl Control {
     }
 
     /// Whether the proxy answers this frame of the client.
-    fn answers(&mut self, text: &str) -> bool {
+    pub(super) fn answers(&mut self, text: &str) -> bool {
         let index = self.replies.iter().position(|(to, _)| text.contains(to));
         let Some(index) = index else {
             return false;
@@ -56,7 +61,7 @@ impl Control {
         let (_, mut answer) = self.replies.remove(index);
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         answer["payload"]["id"] = frame["id"].clone();
-        self.inject.push(text_frame(&answer.to_string()));
+        self.inject.push(Extra::Text(answer.to_string()));
         true
     }
 }
@@ -66,6 +71,7 @@ impl Link {
         Self {
             client,
             is_over: AtomicBool::new(false),
+            is_stream: AtomicBool::new(false),
             control: Mutex::default(),
         }
     }
@@ -91,28 +97,36 @@ impl Link {
     }
 
     /// Sends the client a frame between two others.
-    pub(super) fn inject(&self, frame: Vec<u8>) {
-        self.control().inject.push(frame);
+    pub(super) fn inject(&self, extra: Extra) {
+        self.control().inject.push(extra);
+    }
+
+    pub(super) fn is_stream(&self) -> bool {
+        self.is_stream.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn client(&self) -> &TcpStream {
+        &self.client
     }
 
     pub(super) fn repeat_last(&self) {
         let mut control = self.control();
         if let Some(last) = control.last.clone() {
-            control.inject.push(last);
+            control.inject.push(Extra::Bytes(last));
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
 
-    fn is_stalled(&self, direction: Direction) -> bool {
+    pub(super) fn is_stalled(&self, direction: Direction) -> bool {
         let stalled = self.control().stalled;
         stalled == Some(direction) || stalled == Some(Direction::Both)
     }
 
     /// Writes as slowly as the case wants.
-    fn write(&self, mut to: &TcpStream, bytes: &[u8]) -> std::io::Result<()> {
+    pub(super) fn write(&self, mut to: &TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         let Slowness {
             delay_ms,
             jitter_ms,
@@ -147,57 +161,64 @@ pub(super) fn run(link: &Arc<Link>, shared: &Arc<Shared>, opening: &Opening) {
     match opening {
         Opening::Refuse => link.cut(),
         Opening::Silent => wait_for_the_client(link),
-        Opening::Reset => {
-            read_head(link, shared);
-            link.cut();
-        }
-        Opening::Answer(answer) => {
-            read_head(link, shared);
-            // If the client is gone, there is nobody to answer.
-            let _ = (&link.client).write_all(text_of(answer).as_bytes());
-            let _ = link.client.shutdown(Shutdown::Write);
-            wait_for_the_client(link);
-        }
-        Opening::Forward | Opening::Mute | Opening::Subprotocol(_) => {
-            forward(link, shared, opening)
-        }
+        _ => serve(link, shared, opening),
     }
     link.end();
     // The connection is closed with its last owner.
     lock(&shared.links).retain(|link| link.is_live());
 }
 
-fn text_of(answer: &Answer) -> String {
-    let headers = answer.headers.iter();
-    let headers: String = headers
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let Answer { status, body, .. } = answer;
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status} Status\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
+/// Reads a request, and answers it as the case wants.
+fn serve(link: &Arc<Link>, shared: &Arc<Shared>, opening: &Opening) {
+    let mut buffer = Vec::new();
+    let Some(request) = read_request(link, &mut buffer) else {
+        return;
+    };
+    if request.kind == Kind::Post {
+        return post::serve(link, shared, &request, buffer);
+    }
+    lock(&shared.seen).begun(&request);
+    let of_kind = match opening {
+        Opening::Forward => shared.opening_of(request.kind),
+        other => other.clone(),
+    };
+    match &of_kind {
+        Opening::Refuse | Opening::Reset => link.cut(),
+        Opening::Silent => wait_for_the_client(link),
+        Opening::Answer(answer) => {
+            // If the client is gone, there is nobody to answer.
+            let _ = (&link.client).write_all(&answer.bytes());
+            let _ = link.client.shutdown(Shutdown::Write);
+            wait_for_the_client(link);
+        }
+        Opening::Delay(ms) => {
+            thread::sleep(Duration::from_millis(*ms));
+            forward(link, shared, &request, &Opening::Forward);
+        }
+        Opening::Forward | Opening::Mute | Opening::Subprotocol(_) | Opening::Lose(_) => {
+            forward(link, shared, &request, &of_kind);
+        }
+    }
 }
 
 /// Reads until the client closes, or the proxy ends.
-fn wait_for_the_client(link: &Link) {
+pub(super) fn wait_for_the_client(link: &Link) {
     let mut ignored = Vec::new();
     while link.is_live() && read(&link.client, &mut ignored) {}
 }
 
-fn read_head(link: &Link, shared: &Shared) -> Option<String> {
-    let mut buffer = Vec::new();
-    while link.is_live() && read(&link.client, &mut buffer) {
-        if let Some(head) = take_head(&mut buffer) {
-            lock(&shared.seen).upgrade(&head);
-            return Some(head);
+/// Reads the head of a request. What follows it stays in `buffer`.
+fn read_request(link: &Link, buffer: &mut Vec<u8>) -> Option<Request> {
+    while link.is_live() && read(&link.client, buffer) {
+        if let Some(head) = take_head(buffer) {
+            return Some(Request::new(head));
         }
     }
     None
 }
 
 /// Reads what is there. Returns `false` at the end.
-fn read(mut from: &TcpStream, buffer: &mut Vec<u8>) -> bool {
+pub(super) fn read(mut from: &TcpStream, buffer: &mut Vec<u8>) -> bool {
     let mut bytes = [0; 16 * 1024];
     match from.read(&mut bytes) {
         Ok(0) => false,
@@ -212,25 +233,31 @@ fn read(mut from: &TcpStream, buffer: &mut Vec<u8>) -> bool {
     }
 }
 
-fn forward(link: &Arc<Link>, shared: &Arc<Shared>, opening: &Opening) {
-    let address = *lock(&shared.server);
-    let Some(head) = read_head(link, shared) else {
-        return;
+fn forward(link: &Arc<Link>, shared: &Arc<Shared>, request: &Request, opening: &Opening) {
+    let is_stream = request.kind == Kind::Stream;
+    link.is_stream.store(is_stream, Ordering::Relaxed);
+    let head = if is_stream {
+        request.once()
+    } else {
+        request.head.clone()
     };
-    let Ok(server) = TcpStream::connect(address) else {
+    let Some(server) = connect(shared, head.as_bytes()) else {
         return link.cut();
     };
-    let prepared = server
-        .set_nodelay(true)
-        .and_then(|()| server.set_read_timeout(Some(TICK)))
-        .and_then(|()| (&server).write_all(head.as_bytes()));
-    if prepared.is_err() {
-        return link.cut();
-    }
     thread::scope(|scope| {
         scope.spawn(|| to_server(link, shared, &server));
         to_client(link, shared, &server, opening);
     });
+}
+
+/// Connects to the server, and sends it the beginning of a request.
+pub(super) fn connect(shared: &Shared, request: &[u8]) -> Option<TcpStream> {
+    let address = *lock(&shared.server);
+    let server = TcpStream::connect(address).ok()?;
+    server.set_nodelay(true).ok()?;
+    server.set_read_timeout(Some(TICK)).ok()?;
+    (&server).write_all(request).ok()?;
+    Some(server)
 }
 
 fn to_server(link: &Link, shared: &Shared, server: &TcpStream) {
@@ -242,7 +269,7 @@ fn to_server(link: &Link, shared: &Shared, server: &TcpStream) {
         while !link.is_stalled(Direction::ToServer)
             && let Some(frame) = take_frame(&mut buffer)
         {
-            if let Some(text) = frame.text() {
+            if let Some(text) = &frame.text {
                 lock(&shared.seen).note_client(text);
                 if link.control().answers(text) {
                     lock(&shared.seen).answered(text);
@@ -257,22 +284,31 @@ fn to_server(link: &Link, shared: &Shared, server: &TcpStream) {
 }
 
 fn to_client(link: &Link, shared: &Shared, server: &TcpStream, opening: &Opening) {
+    let transport = if link.is_stream() {
+        Transport::Events
+    } else {
+        Transport::WebSocket
+    };
     let mut buffer = Vec::new();
-    let mut is_upgraded = None;
+    let mut has_frames = None;
     while link.is_live() {
         let is_open = read(server, &mut buffer);
-        if is_upgraded.is_none()
+        if has_frames.is_none()
             && let Some(head) = take_head(&mut buffer)
         {
-            is_upgraded = Some(head.starts_with("HTTP/1.1 101 "));
-            let head = with_subprotocol(&head, opening);
+            let status = head.split(' ').nth(1).unwrap_or_default();
+            has_frames = Some(status == transport.accepted());
+            let head = match transport {
+                Transport::WebSocket => with_subprotocol(&head, opening),
+                Transport::Events => last_answer(&head),
+            };
             if link.write(&link.client, head.as_bytes()).is_err() {
                 return link.end();
             }
         }
-        let is_there = match is_upgraded {
+        let is_there = match has_frames {
             Some(true) if matches!(opening, Opening::Mute) => true,
-            Some(true) => pass(link, shared, &mut buffer),
+            Some(true) => pass(link, shared, transport, &mut buffer),
             // The body of an answer.
             Some(false) => link.write(&link.client, &mem::take(&mut buffer)).is_ok(),
             None => true,
@@ -288,22 +324,26 @@ fn to_client(link: &Link, shared: &Shared, server: &TcpStream, opening: &Opening
 }
 
 /// Passes complete frames on to the client. Returns `false` if the client is gone.
-fn pass(link: &Link, shared: &Shared, buffer: &mut Vec<u8>) -> bool {
+fn pass(link: &Link, shared: &Shared, transport: Transport, buffer: &mut Vec<u8>) -> bool {
     loop {
         let injected = mem::take(&mut link.control().inject);
-        if !injected
-            .iter()
-            .all(|frame| link.write(&link.client, frame).is_ok())
-        {
-            return false;
+        for extra in injected {
+            let ends = transport == Transport::Events && matches!(extra, Extra::Close { .. });
+            if link.write(&link.client, &transport.bytes(extra)).is_err() {
+                return false;
+            }
+            if ends {
+                let _ = link.client.shutdown(Shutdown::Write);
+                return false;
+            }
         }
         if link.is_stalled(Direction::ToClient) || link.control().half_closed {
             return true;
         }
-        let Some(frame) = take_frame(buffer) else {
+        let Some(frame) = transport.take(buffer) else {
             return true;
         };
-        if let Some(text) = frame.text() {
+        if let Some(text) = &frame.text {
             lock(&shared.seen).note_server(text);
         }
         if !is_dropped(link, &frame) && link.write(&link.client, &frame.bytes).is_err() {
@@ -314,7 +354,7 @@ fn pass(link: &Link, shared: &Shared, buffer: &mut Vec<u8>) -> bool {
 
 /// Whether the case wants this frame dropped. Remembers a message otherwise.
 fn is_dropped(link: &Link, frame: &WireFrame) -> bool {
-    let Some(text) = frame.text() else {
+    let Some(text) = &frame.text else {
         return false;
     };
     let mut control = link.control();
@@ -333,14 +373,8 @@ fn with_subprotocol(head: &str, opening: &Opening) -> String {
     let Opening::Subprotocol(named) = opening else {
         return head.to_owned();
     };
-    let others = head.split_inclusive("\r\n").filter(|line| {
-        let is_end = *line == "\r\n";
-        !is_end
-            && !line
-                .to_ascii_lowercase()
-                .starts_with("sec-websocket-protocol:")
-    });
-    let mut head: String = others.collect();
+    let others = without(head, &["sec-websocket-protocol"]);
+    let mut head = others.trim_end_matches("\r\n").to_owned() + "\r\n";
     if let Some(name) = named {
         head.push_str(&format!("Sec-WebSocket-Protocol: {name}\r\n"));
     }

@@ -1,9 +1,13 @@
 //! A proxy between a client and the server that fails in the way that a case wants.
 
 mod commands;
+mod events;
 mod frames;
 mod link;
+mod post;
+mod request;
 mod seen;
+mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +18,11 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 pub(super) use commands::Command;
-use commands::Opening;
-use frames::{close_frame, text_frame};
+use commands::{Opening, Treatment};
 use link::Link;
+use request::Kind;
 use seen::Seen;
+use wire::Extra;
 
 /// A listener whose connections are forwarded to the server. Everything ends when this value is dropped.
 pub(super) struct Proxy {
@@ -30,6 +35,7 @@ pub(super) struct Proxy {
 struct Shared {
     server: Mutex<SocketAddr>,
     openings: Mutex<Openings>,
+    treatments: Mutex<Vec<(Kind, Treatment)>>,
     links: Mutex<Vec<Arc<Link>>>,
     seen: Mutex<Seen>,
     is_over: AtomicBool,
@@ -56,6 +62,7 @@ impl Proxy {
                 first: Vec::new(),
                 then: Opening::Forward,
             }),
+            treatments: Mutex::default(),
             links: Mutex::default(),
             seen: Mutex::default(),
             is_over: AtomicBool::new(false),
@@ -93,6 +100,9 @@ impl Proxy {
                 openings.first.clear();
                 openings.then = opening.clone();
             }
+            Command::Upgrades(treatment) => self.treat(Kind::Upgrade, treatment),
+            Command::Streams(treatment) => self.treat(Kind::Stream, treatment),
+            Command::Posts(treatment) => self.treat(Kind::Post, treatment),
             Command::Cut => self.each(Link::cut),
             Command::HalfClose => self.each(Link::half_close),
             Command::Stall(direction) => {
@@ -105,11 +115,25 @@ impl Proxy {
             Command::Reply { to, times, with } => {
                 self.each(|link| link.control().reply(to, *times, with));
             }
-            Command::Inject(text) => self.each(|link| link.inject(text_frame(text))),
+            Command::Inject(text) => self.each(|link| link.inject(Extra::Text(text.clone()))),
+            Command::InjectBytes(text) => {
+                self.each(|link| link.inject(Extra::Bytes(text.clone().into_bytes())));
+            }
             Command::InjectClose { code, reason } => {
-                self.each(|link| link.inject(close_frame(*code, reason)));
+                let (code, reason) = (*code, reason.clone());
+                self.each(|link| {
+                    let reason = reason.clone();
+                    link.inject(Extra::Close { code, reason });
+                });
             }
         }
+    }
+
+    /// Treats the next requests of a kind in another way.
+    fn treat(&self, kind: Kind, treatment: &Treatment) {
+        let mut treatments = lock(&self.shared.treatments);
+        treatments.retain(|(other, _)| *other != kind);
+        treatments.push((kind, treatment.clone()));
     }
 
     /// Everything that passed, for patterns.
@@ -143,6 +167,23 @@ impl Shared {
             .first
             .pop()
             .unwrap_or_else(|| openings.then.clone())
+    }
+
+    /// How the next request of a kind begins.
+    fn opening_of(&self, kind: Kind) -> Opening {
+        let mut treatments = lock(&self.treatments);
+        let found = treatments.iter_mut().find(|(other, _)| *other == kind);
+        let Some((_, treatment)) = found else {
+            return Opening::Forward;
+        };
+        match &mut treatment.times {
+            Some(0) => Opening::Forward,
+            Some(times) => {
+                *times -= 1;
+                treatment.opening.clone()
+            }
+            None => treatment.opening.clone(),
+        }
     }
 }
 

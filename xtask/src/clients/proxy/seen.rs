@@ -4,31 +4,49 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::request::{Kind, Request};
+
 /// Frames of clients, and how they keep the limits.
 #[derive(Default)]
 pub(super) struct Seen {
     /// The connections so far.
     pub(super) accepted: usize,
-    /// The frames of clients in their order. An upgrade is `{"upgrade":"<path and query>","protocols":"…"}`.
+    /// The frames of clients in their order. An upgrade is `{"upgrade":"<path and query>","protocols":"…"}`, and a
+    /// request of a stream of events `{"stream":"<path and query>","authorization":"…"}`.
     pub(super) sent: Vec<Value>,
     /// The IDs of joins that are not answered.
     joining: BTreeSet<String>,
     joining_max: usize,
+    /// The requests with a frame that are under way.
+    posting: usize,
+    posting_max: usize,
 }
 
 impl Seen {
-    /// Notes the head of an upgrade.
-    pub(super) fn upgrade(&mut self, head: &str) {
+    /// Notes a request that begins a connection of the protocol.
+    pub(super) fn begun(&mut self, request: &Request) {
         self.joining.clear();
-        let path = head.split(' ').nth(1).unwrap_or_default();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(':')?;
-            let is_it = name.eq_ignore_ascii_case("sec-websocket-protocol");
-            is_it.then(|| value.trim().to_owned())
-        };
-        let protocols = head.lines().find_map(header).unwrap_or_default();
-        self.sent
-            .push(json!({"upgrade": path, "protocols": protocols}));
+        let header = |name| request.header(name).unwrap_or_default();
+        self.sent.push(match request.kind {
+            Kind::Stream => {
+                json!({"stream": request.target(), "authorization": header("authorization")})
+            }
+            Kind::Upgrade | Kind::Post => {
+                let protocols = header("sec-websocket-protocol");
+                json!({"upgrade": request.target(), "protocols": protocols})
+            }
+        });
+    }
+
+    /// Notes that a client has begun to send a frame with a request.
+    pub(super) fn posting(&mut self) {
+        self.posting += 1;
+        self.posting_max = self.posting_max.max(self.posting);
+    }
+
+    /// Notes that such a request has ended.
+    pub(super) fn posted(&mut self) {
+        self.posting -= 1;
     }
 
     /// Notes a frame of a client.
@@ -69,6 +87,7 @@ impl Seen {
             "live": live,
             "joining": self.joining.len(),
             "joining_max": self.joining_max,
+            "posting_max": self.posting_max,
         })
     }
 }
