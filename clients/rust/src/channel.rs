@@ -4,6 +4,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::core::{Dial, Ending};
 use crate::error::Error;
+#[cfg(feature = "sse")]
 use crate::events::Transport;
 use crate::socket::Socket;
 #[cfg(feature = "sse")]
