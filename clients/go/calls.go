@@ -6,11 +6,17 @@ import (
 	"encoding/base64"
 	"maps"
 	"slices"
+	"time"
 )
 
 const (
 	// How often a call with Once is repeated after a retryable error of the server.
 	retriesMax = 3
+	// The error for a repetition of a call that is being handled, or was until its node died.
+	codeInProgress = "in_progress"
+	// How long a call is repeated after its first in_progress, and the longest wait in between.
+	inProgressTime    = 15 * time.Second
+	inProgressWaitMax = 2 * time.Second
 	// The bytes that may wait for a socket that is slow, as a multiple of the queue.
 	outboxFactor = 16
 )
@@ -22,6 +28,9 @@ type pendingCall struct {
 	once     bool
 	answered func(*ackPayload, *Error)
 	retries  int
+	// polls counts the repetitions after in_progress, which are no retries. They end at pollsEnd.
+	polls    int
+	pollsEnd time.Time
 	// number is its place among the frames that were written.
 	number uint64
 	// alarm waits for the answer, or for the next try.
@@ -116,13 +125,35 @@ func (c *calls) answer(ack *ackPayload) {
 // refuse hands over an `error` with an ID.
 func (c *calls) refuse(id string, err *Error) {
 	call := c.pending[id]
-	switch {
-	case call == nil:
-	case call.once && err.Retryable && call.retries < retriesMax:
-		c.rest(call)
-	default:
+	if call == nil {
+		return
+	}
+	wait, again := time.Duration(0), false
+	if call.once && err.Retryable {
+		wait, again = c.waitAfter(call, err.Code)
+	}
+	if again {
+		c.rest(call, wait)
+	} else {
 		c.finish(call, nil, err)
 	}
+}
+
+// waitAfter returns the wait before the next try of a call that was refused for now, and whether there is one.
+func (c *calls) waitAfter(call *pendingCall, code string) (time.Duration, bool) {
+	if code != codeInProgress {
+		call.retries++
+		wait := backoff{c.options.BackoffMin, c.options.BackoffMax, c.options.random, call.retries - 1}
+		return wait.next(), call.retries <= retriesMax
+	}
+	now := c.clock.Now()
+	if call.pollsEnd.IsZero() {
+		call.pollsEnd = now.Add(inProgressTime)
+	}
+	left := call.pollsEnd.Sub(now)
+	wait := backoff{c.options.BackoffMin, min(c.options.BackoffMax, inProgressWaitMax), c.options.random, call.polls}
+	call.polls++
+	return min(wait.next(), left), left > 0
 }
 
 // connected says that there is a connection. Messages still wait.
@@ -213,13 +244,11 @@ func (c *calls) inOrder() []*pendingCall {
 	})
 }
 
-func (c *calls) rest(call *pendingCall) {
+func (c *calls) rest(call *pendingCall, wait time.Duration) {
 	call.alarm.stop()
 	delete(c.pending, call.id)
 	c.resting[call] = struct{}{}
-	wait := backoff{c.options.BackoffMin, c.options.BackoffMax, c.options.random, call.retries}
-	call.retries++
-	call.alarm = c.after(wait.next(), func() {
+	call.alarm = c.after(wait, func() {
 		delete(c.resting, call)
 		if c.flowing {
 			c.write(call)

@@ -126,6 +126,42 @@ func TestOnlyACallWithOnceIsRetriedAndThreeTimes(t *testing.T) {
 	})
 }
 
+func TestACallWhoseFirstTryIsInProgressIsRepeatedForFifteenSeconds(t *testing.T) {
+	play(t, Options{StableAfter: time.Hour}, func(w *world) {
+		p := w.connected()
+		call := w.start(Outgoing{Once: true})
+		first := p.receive()
+		received := first
+		for _, wait := range []time.Duration{500, 1000, 2000, 2000, 2000, 2000, 2000, 2000, 1500} {
+			p.refuse(received, codeInProgress, true)
+			w.wait(wait * time.Millisecond)
+			received = p.receive()
+			equal(t, fmt.Sprint(received), fmt.Sprint(first))
+		}
+		p.refuse(received, codeInProgress, true)
+		equal(t, w.codeOf(call), codeInProgress)
+	})
+}
+
+func TestARepetitionAfterInProgressIsNoneOfTheThreeRetries(t *testing.T) {
+	play(t, Options{StableAfter: time.Hour}, func(w *world) {
+		p := w.connected()
+		call := w.start(Outgoing{Once: true})
+		for _, wait := range []time.Duration{500, 1000, 2000, 2000} {
+			p.refuse(p.receive(), codeInProgress, true)
+			w.wait(wait * time.Millisecond)
+		}
+		for _, wait := range []time.Duration{500, 1000, 2000} {
+			p.refuse(p.receive(), "unavailable", true)
+			w.wait(wait * time.Millisecond)
+		}
+		p.refuse(p.receive(), codeInProgress, true)
+		w.wait(2 * time.Second)
+		p.ack(p.receive())
+		equal(t, (<-call).err, nil)
+	})
+}
+
 func TestACallWaitsTenSecondsAndItsLateAnswerIsIgnored(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		p := w.connected()

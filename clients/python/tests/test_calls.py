@@ -16,6 +16,14 @@ def start(world: World, payload: Any, **options: Any) -> asyncio.Task[Answer]:
     return asyncio.ensure_future(world.client.send("note", payload, **options))
 
 
+async def refused(world: World, peer: Peer, frame: dict[str, Any], code: str, wait: float) -> dict[str, Any]:
+    """Refuse a frame for now, let the wait before the next try pass, and receive the frame again."""
+    await peer.refuse(frame, code, retryable=True)
+    await until(lambda: wait in world.clock.pending)
+    world.clock.advance(wait)
+    return await peer.receive()
+
+
 async def code_of(call: asyncio.Task[Any]) -> str:
     """The code with which the call failed."""
     with pytest.raises(SignalboxError) as failed:
@@ -168,13 +176,39 @@ def test_a_call_with_once_is_retried_three_times() -> None:
         first = await peer.receive()
         frame = first
         for wait in (0.5, 1, 2):
-            await peer.refuse(frame, "unavailable", retryable=True)
-            await until(lambda wait=wait: wait in world.clock.pending)  # type: ignore[misc]
-            world.clock.advance(wait)
-            frame = await peer.receive()
+            frame = await refused(world, peer, frame, "unavailable", wait)
             assert frame == first
         await peer.refuse(frame, "unavailable", retryable=True)
         assert await code_of(call) == "unavailable"
+
+    play(scene, stable_after=1000)
+
+
+def test_a_call_whose_first_try_is_in_progress_is_repeated_for_fifteen_seconds() -> None:
+    async def scene(world: World) -> None:
+        peer = await world.connected()
+        call = start(world, 1, once=True)
+        first = await peer.receive()
+        frame = first
+        for wait in (0.5, 1, 2, 2, 2, 2, 2, 2, 1.5):
+            frame = await refused(world, peer, frame, "in_progress", wait)
+            assert frame == first
+        await peer.refuse(frame, "in_progress", retryable=True)
+        assert await code_of(call) == "in_progress"
+
+    play(scene, stable_after=1000)
+
+
+def test_a_repetition_after_in_progress_is_none_of_the_three_retries() -> None:
+    async def scene(world: World) -> None:
+        peer = await world.connected()
+        call = start(world, 1, once=True)
+        frame = await peer.receive()
+        for code, waits in (("in_progress", (0.5, 1, 2, 2)), ("unavailable", (0.5, 1, 2)), ("in_progress", (2,))):
+            for wait in waits:
+                frame = await refused(world, peer, frame, code, wait)
+        await peer.ack(frame)
+        assert (await call).status == "handled"
 
     play(scene, stable_after=1000)
 

@@ -1,10 +1,19 @@
-import { backoffMs, type Bounds } from "./backoff.js";
+import { backoffMs } from "./backoff.js";
 import { SignalboxError } from "./errors.js";
 import { isObject, type Ack } from "./frames.js";
 import type { ClientFrame, Settings } from "./types.js";
 
 /** Retries of a call with `once` that the server refused for now. */
 const RETRIES_MAX = 3;
+
+/** The error for a repetition of a call that is being handled, or was until its node died. */
+const IN_PROGRESS = "in_progress";
+
+/** How long a call is repeated after its first `in_progress`. */
+const IN_PROGRESS_MS = 15_000;
+
+/** The longest wait after an `in_progress`. */
+const IN_PROGRESS_WAIT_MS = 2_000;
 
 /** Gets the result of a call, in the order of the frames. */
 export interface Outcome {
@@ -21,6 +30,10 @@ interface Call extends Outcome {
   place: "queued" | "written" | "again";
   timer?: ReturnType<typeof setTimeout> | undefined;
   retries: number;
+  /** Repetitions after `in_progress`, which are no `retries`. */
+  polls: number;
+  /** When these end; undefined before the first `in_progress`. */
+  pollsEndAt?: number;
 }
 
 /** The calls that wait: for their answers, or to be sent. */
@@ -121,8 +134,9 @@ export class Calls {
     if (id === undefined) return error;
     const call = this.#written(id);
     if (!call) return undefined;
-    if (call.once && error.retryable && call.retries < RETRIES_MAX) this.#retry(call);
-    else this.#fail(call, error);
+    const waitMs = call.once && error.retryable ? this.#waitMs(call, error) : undefined;
+    if (waitMs === undefined) this.#fail(call, error);
+    else this.#retry(call, waitMs);
     return undefined;
   }
 
@@ -131,7 +145,7 @@ export class Calls {
     const text = JSON.stringify({ ...frame, id, ...(once && { once }) });
     const bytes = this.#encoder.encode(text).length;
     const { answered, failed } = outcome;
-    return { id, text, bytes, once, answered, failed, place: "written", retries: 0 };
+    return { id, text, bytes, once, answered, failed, place: "written", retries: 0, polls: 0 };
   }
 
   #enqueue(call: Call): void {
@@ -160,14 +174,24 @@ export class Calls {
     this.#write(call.text);
   }
 
-  #retry(call: Call): void {
+  /** The wait before the next try of a call that was refused for now, in milliseconds; undefined if there is none. */
+  #waitMs(call: Call, { code }: SignalboxError): number | undefined {
+    const { minMs, maxMs } = this.#settings.backoff;
+    if (code !== IN_PROGRESS) return call.retries < RETRIES_MAX ? backoffMs(call.retries++, { minMs, maxMs }) : undefined;
+    const now = Date.now();
+    const leftMs = (call.pollsEndAt ??= now + IN_PROGRESS_MS) - now;
+    if (leftMs <= 0) return undefined;
+    return Math.min(leftMs, backoffMs(call.polls++, { minMs, maxMs: Math.min(maxMs, IN_PROGRESS_WAIT_MS) }));
+  }
+
+  #retry(call: Call, waitMs: number): void {
     this.#stop(call);
     call.place = "again";
     const again = () => {
       call.timer = undefined;
       if (this.#status === "ready") this.#writeCall(call);
     };
-    call.timer = setTimeout(again, backoffMs(call.retries++, this.#settings.backoff satisfies Bounds));
+    call.timer = setTimeout(again, waitMs);
   }
 
   /** The call that waits for the answer with this ID. */

@@ -14,6 +14,7 @@ function withClock(name, run) {
       });
     } finally {
       mock.timers.reset();
+      mock.restoreAll();
     }
   });
 }
@@ -39,6 +40,40 @@ withClock("calls have IDs that are random and differ", async () => {
   assert.ok(ids.every((id) => id.length >= 16 && id.length <= 64));
   client.close();
   other.client.close();
+});
+
+/** Refuses the last frame for now, and lets the wait before the next try pass. */
+async function refuse(socket, tick, code, waitMs) {
+  const sent = socket.sent.length;
+  const frame = socket.sent.at(-1);
+  socket.frame({ type: "error", payload: { id: frame.id, code, message: "no", retryable: true } });
+  await tick(waitMs - 1);
+  assert.equal(socket.sent.length, sent);
+  await tick(1);
+  assert.deepEqual(socket.sent.slice(sent), [frame]);
+}
+
+withClock("a call whose first try is in progress is repeated for 15 s", async (tick) => {
+  mock.method(Math, "random", () => 1);
+  const { client, sockets } = await connected(Signalbox);
+  const call = client.send("t", 1, { once: true });
+  for (const waitMs of [500, 1000, 2000, 2000, 2000, 2000, 2000, 2000, 1500]) await refuse(sockets[0], tick, "in_progress", waitMs);
+  const { id } = sockets[0].sent.at(-1);
+  sockets[0].frame({ type: "error", payload: { id, code: "in_progress", message: "no", retryable: true } });
+  await assert.rejects(call, { code: "in_progress", retryable: true });
+  client.close();
+});
+
+withClock("a repetition after `in_progress` is none of the three retries", async (tick) => {
+  mock.method(Math, "random", () => 1);
+  const { client, sockets } = await connected(Signalbox);
+  const call = client.send("t", 1, { once: true });
+  for (const waitMs of [500, 1000, 2000, 2000]) await refuse(sockets[0], tick, "in_progress", waitMs);
+  for (const waitMs of [500, 1000, 2000]) await refuse(sockets[0], tick, "unavailable", waitMs);
+  await refuse(sockets[0], tick, "in_progress", 2000);
+  sockets[0].ack("t");
+  assert.equal((await call).status, "handled");
+  client.close();
 });
 
 withClock("a callback that fails is reported and changes nothing else", async () => {

@@ -8,11 +8,11 @@ from collections.abc import Callable
 class Backoff:
     """Full jitter: before attempt n a random time between 0 and min(`longest`, `first` * 2**n), in seconds."""
 
-    def __init__(self, first: float, longest: float, random: Callable[[], float]) -> None:
+    def __init__(self, first: float, longest: float, random: Callable[[], float], attempts: int = 0) -> None:
         self._first = first
         self._longest = longest
         self._random = random
-        self._attempts = 0
+        self._attempts = attempts
 
     def next(self, *, is_short: bool = False) -> float:
         """The wait before the next attempt, in seconds; with `is_short` as before the first one."""

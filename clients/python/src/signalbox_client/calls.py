@@ -16,6 +16,11 @@ from .timers import Timer, Timers
 
 #: How often a call with `once` is repeated after a retryable error of the server.
 _RETRIES = 3
+#: The error for a repetition of a call that is being handled, or was until its node died.
+_IN_PROGRESS = "in_progress"
+#: How long a call is repeated after its first `in_progress`, and the longest wait in between, in seconds.
+_IN_PROGRESS_TIME = 15.0
+_IN_PROGRESS_WAIT_MAX = 2.0
 #: The bytes that may wait for a socket that is slow, as a multiple of the queue.
 _OUTBOX_FACTOR = 16
 
@@ -46,6 +51,9 @@ class Call:
     #: Whether it waits for a connection; calls about the connection itself do not.
     queued: bool = True
     retries: int = 0
+    #: Repetitions after `in_progress`, which are no `retries`, and when they end.
+    polls: int = 0
+    polls_end: float | None = None
     #: Waits for the answer, or for the next try.
     timer: Timer | None = None
     done: bool = False
@@ -139,10 +147,11 @@ class Calls:
         call = self._pending.get(call_id)
         if call is None:
             return
-        if call.once and error.retryable and call.retries < _RETRIES:
-            self._rest(call)
-        else:
+        wait = self._wait_after(call, error.code) if call.once and error.retryable else None
+        if wait is None:
             self._finish(call, error)
+        else:
+            self._rest(call, wait)
 
     def connected(self, wire: Wire, frame_bytes_max: int | None) -> None:
         """There is a connection. Messages still wait."""
@@ -195,15 +204,29 @@ class Calls:
     def _expire(self, call: Call) -> None:
         self._finish(call, SignalboxError("timeout", f"no answer came within {self.options.answer_timeout:g} s"))
 
-    def _rest(self, call: Call) -> None:
+    def _wait_after(self, call: Call, code: str) -> float | None:
+        """The wait before the next try of a call that was refused for now, in seconds; `None` if there is none."""
+        options = self.options
+        if code != _IN_PROGRESS:
+            call.retries += 1
+            if call.retries > _RETRIES:
+                return None
+            return Backoff(options.backoff_min, options.backoff_max, options.random, call.retries - 1).next()
+        now = self.timers.time()
+        if call.polls_end is None:
+            call.polls_end = now + _IN_PROGRESS_TIME
+        if now >= call.polls_end:
+            return None
+        longest = min(options.backoff_max, _IN_PROGRESS_WAIT_MAX)
+        wait = Backoff(options.backoff_min, longest, options.random, call.polls).next()
+        call.polls += 1
+        return min(wait, call.polls_end - now)
+
+    def _rest(self, call: Call, wait: float) -> None:
         self._stop(call)
         del self._pending[call.id]
         self._resting.add(call)
-        backoff = Backoff(
-            self.options.backoff_min * 2**call.retries, self.options.backoff_max, self.options.random
-        )
-        call.retries += 1
-        call.timer = self.timers.call_later(backoff.next(), lambda: self._rested(call))
+        call.timer = self.timers.call_later(wait, lambda: self._rested(call))
 
     def _rested(self, call: Call) -> None:
         self._resting.discard(call)

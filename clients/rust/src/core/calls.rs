@@ -1,9 +1,12 @@
 //! Calls, and the messages that wait for the connection (section 8 of SPEC.md).
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::backoff::Backoff;
 use super::link::Link;
 use super::{Alarm, Core, Effect, Timer};
 use crate::error::{Error, codes};
@@ -12,6 +15,12 @@ use crate::options::Offline;
 
 /// How often a call with `once` is repeated after a retryable error of the server.
 const RETRIES_MAX: u32 = 3;
+/// The error for a repetition of a call that is being handled, or was until its node died.
+const IN_PROGRESS: &str = "in_progress";
+/// How long a call is repeated after its first `in_progress`.
+const IN_PROGRESS_TIME: Duration = Duration::from_secs(15);
+/// The longest wait after an `in_progress`.
+const IN_PROGRESS_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The bytes that may wait for a slow socket, as a multiple of the queue.
 const UNWRITTEN_FACTOR: usize = 16;
 
@@ -41,6 +50,10 @@ struct Call {
     text: String,
     once: bool,
     retries: u32,
+    /// Repetitions after `in_progress`, which are no `retries`.
+    polls: u32,
+    /// When these end.
+    polls_end: Option<Instant>,
     /// Its place among the frames that were written.
     number: u64,
     /// Waits for the answer, or for the next try.
@@ -215,15 +228,32 @@ impl Core {
             return;
         };
         self.timers.cancel(&mut call.alarm);
-        if call.once && error.retryable && call.retries < RETRIES_MAX {
-            let mut backoff = self.fresh_backoff().at(call.retries);
-            let wait = backoff.next(&mut self.random);
-            call.retries += 1;
+        let wait = if call.once && error.retryable {
+            self.wait_after(&mut call, &error.code)
+        } else {
+            None
+        };
+        if let Some(wait) = wait {
             call.alarm = Some(self.after(wait, Timer::Retry(call.id.clone())));
             self.calls.resting.insert(call.id.clone(), call);
         } else {
             self.calls.finish(call, Err(error));
         }
+    }
+
+    /// Returns the wait before the next try of a call that was refused for now, if there is one.
+    fn wait_after(&mut self, call: &mut Call, code: &str) -> Option<Duration> {
+        let (first, longest) = (self.options.backoff_min, self.options.backoff_max);
+        if code != IN_PROGRESS {
+            let mut backoff = Backoff::new(first, longest).at(call.retries);
+            call.retries += 1;
+            return (call.retries <= RETRIES_MAX).then(|| backoff.next(&mut self.random));
+        }
+        let now = self.now.instant;
+        let end = *call.polls_end.get_or_insert(now + IN_PROGRESS_TIME);
+        let mut backoff = Backoff::new(first, longest.min(IN_PROGRESS_WAIT_MAX)).at(call.polls);
+        call.polls += 1;
+        (now < end).then(|| backoff.next(&mut self.random).min(end - now))
     }
 
     /// The wait before the next try of a call is over.
@@ -298,6 +328,8 @@ fn new_call(mut frame: OutgoingFrame, reply: Reply) -> Call {
         once: frame.once,
         id: frame.id,
         retries: 0,
+        polls: 0,
+        polls_end: None,
         number: 0,
         alarm: None,
         reply,

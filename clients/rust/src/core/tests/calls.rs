@@ -50,6 +50,43 @@ fn a_call_with_once_is_tried_three_times_more() {
 }
 
 #[test]
+fn a_call_whose_first_try_is_in_progress_is_repeated_for_fifteen_seconds() {
+    let mut bench = Bench::connected();
+    let answer = bench.send(Outgoing::new("t").once());
+    for wait in [500, 1_000, 2_000, 2_000, 2_000, 2_000, 2_000, 2_000, 1_500] {
+        let frame = bench.sent().pop().unwrap();
+        bench.refuse(&frame, "in_progress", true);
+        bench.pass(Duration::from_millis(wait - 1));
+        assert!(bench.sent().is_empty());
+        bench.pass(Duration::from_millis(1));
+    }
+    let frame = bench.sent().pop().unwrap();
+    bench.refuse(&frame, "in_progress", true);
+    assert_eq!(code(answer), "in_progress");
+}
+
+#[test]
+fn a_repetition_after_in_progress_is_none_of_the_three_retries() {
+    let mut bench = Bench::connected();
+    let mut answer = bench.send(Outgoing::new("t").once());
+    let refusals = [
+        ("in_progress", [500, 1_000, 2_000]),
+        ("busy", [500, 1_000, 2_000]),
+        ("in_progress", [2_000, 2_000, 2_000]),
+    ];
+    for (code, waits) in refusals {
+        for wait in waits {
+            let frame = bench.sent().pop().unwrap();
+            bench.refuse(&frame, code, true);
+            bench.pass(Duration::from_millis(wait));
+        }
+    }
+    let frame = bench.sent().pop().unwrap();
+    bench.ack(&frame, json!({"status": "delivered"}));
+    assert!(answer.try_recv().unwrap().is_ok());
+}
+
+#[test]
 fn the_queue_is_bounded_and_a_message_that_was_given_up_leaves_it() {
     let mut options = Options::user("ws://server/ws", "ann");
     options.queue_max = 2;

@@ -2,6 +2,8 @@ package signalbox.client
 
 import java.security.SecureRandom
 import kotlin.io.encoding.Base64
+import kotlin.time.Duration
+import kotlin.time.Duration.Companion.seconds
 
 /** A frame with an ID, and the function that gets its answer, once, with the lock held: an [Ack], or an error. */
 internal class PendingCall(frame: Outgoing, val answered: (Ack?, SignalboxException?) -> Unit) {
@@ -10,6 +12,10 @@ internal class PendingCall(frame: Outgoing, val answered: (Ack?, SignalboxExcept
     val bytes: Int = text.encodeToByteArray().size
     val once: Boolean = frame.once
     var retries: Int = 0
+
+    /** Repetitions after `in_progress`, which are no [retries], and when they end. */
+    var polls: Int = 0
+    var pollsEnd: Duration? = null
 
     /** Waits for the answer, or for the next try. */
     var alarm: Alarm? = null
@@ -78,7 +84,8 @@ internal class Calls(private val scheduler: Scheduler, private val options: Opti
     /** Hands over an `error` with an ID. */
     fun refuse(id: String, error: SignalboxException) {
         val call = pending[id] ?: return
-        if (call.once && error.retryable && call.retries < RETRIES_MAX) rest(call) else finish(call, null, error)
+        val wait = if (call.once && error.retryable) waitAfter(call, error.code) else null
+        if (wait != null) rest(call, wait) else finish(call, null, error)
     }
 
     /** There is a connection. Messages still wait. */
@@ -139,12 +146,23 @@ internal class Calls(private val scheduler: Scheduler, private val options: Opti
         open.send(call.text)
     }
 
-    private fun rest(call: PendingCall) {
+    /** The wait before the next try of a call that was refused for now; null if there is none. */
+    private fun waitAfter(call: PendingCall, code: String): Duration? {
+        if (code != IN_PROGRESS) {
+            if (call.retries >= RETRIES_MAX) return null
+            return Backoff(options.backoffMin, options.backoffMax, random, call.retries++).next()
+        }
+        val now = scheduler.clock.now()
+        val end = call.pollsEnd ?: (now + IN_PROGRESS_TIME).also { call.pollsEnd = it }
+        if (now >= end) return null
+        val longest = minOf(options.backoffMax, IN_PROGRESS_WAIT_MAX)
+        return minOf(Backoff(options.backoffMin, longest, random, call.polls++).next(), end - now)
+    }
+
+    private fun rest(call: PendingCall, wait: Duration) {
         call.alarm?.stop()
         pending -= call.id
         resting += call
-        val wait = Backoff(options.backoffMin, options.backoffMax, random, call.retries).next()
-        call.retries++
         call.alarm = scheduler.after(wait) {
             resting -= call
             val open = socket
@@ -174,6 +192,13 @@ internal class Calls(private val scheduler: Scheduler, private val options: Opti
     private companion object {
         /** The number of times that a call with `once` is repeated after a retryable error of the server. */
         const val RETRIES_MAX = 3
+
+        /** The error for a repetition of a call that is being handled, or was until its node died. */
+        const val IN_PROGRESS = "in_progress"
+
+        /** How long a call is repeated after its first `in_progress`, and the longest wait in between. */
+        val IN_PROGRESS_TIME = 15.seconds
+        val IN_PROGRESS_WAIT_MAX = 2.seconds
 
         /** The bytes that may wait for a socket that is slow, as a multiple of the queue, and at most. */
         const val OUTBOX_FACTOR = 16L
