@@ -108,7 +108,10 @@ private class Driver {
         val made = Signalbox(command.text("url").orEmpty()) {
             userId = command.text("userId")
             token = command.text("token")
-            command["tokens"]?.let { token(tokens(it.jsonArray)) }
+            command["tokens"]?.let {
+                val next = tokens(it.jsonArray)
+                token { next(null) }
+            }
             command["options"]?.let { set(it.jsonObject) }
         }
         made.on("*") { write { message(it) } }
@@ -129,6 +132,8 @@ private class Driver {
         room.join(
             last = command["last"]?.jsonPrimitive?.int ?: 0,
             presence = command["presence"]?.jsonPrimitive?.boolean ?: false,
+            token = command.text("token"),
+            fetchToken = command["tokens"]?.let { tokens(it.jsonArray) },
         )
         return fields { put("recovered", room.recovered) }
     }
@@ -201,16 +206,20 @@ private fun Options.set(options: JsonObject) {
             "offline" -> failOffline = wanted.content == "error"
             "queueMax" -> queueMax = wanted.int
             "queueBytesMax" -> queueBytesMax = wanted.int
+            "fallback" -> check(!wanted.boolean) { "this client has no fallback" }
             else -> error("unknown option $name")
         }
     }
 }
 
-/** Gives the tokens one after another; null: it fails. */
-private fun tokens(tokens: JsonArray): suspend () -> String {
+/** Gives the tokens one after another, of a room if it gets one; null: it fails. */
+private fun tokens(tokens: JsonArray): suspend (room: String?) -> String {
     val left = ArrayDeque(tokens)
-    return {
-        write { put("event", "token") }
+    return { room ->
+        write {
+            put("event", "token")
+            given("room", room)
+        }
         val token = if (left.size > 1) left.removeFirst() else left.first()
         when (val text = token.jsonPrimitive.contentOrNull) {
             null -> error("no token now")
