@@ -38,6 +38,7 @@ import signalbox.client.SignalboxException
 import signalbox.client.State
 import signalbox.client.StateChange
 import signalbox.client.TokenDeniedException
+import signalbox.client.TransportKind
 
 fun main(): Unit = runBlocking {
     val driver = Driver()
@@ -112,6 +113,7 @@ private class Driver {
                 val next = tokens(it.jsonArray)
                 token { next(null) }
             }
+            fallback = false
             command["options"]?.let { set(it.jsonObject) }
         }
         made.on("*") { write { message(it) } }
@@ -206,7 +208,8 @@ private fun Options.set(options: JsonObject) {
             "offline" -> failOffline = wanted.content == "error"
             "queueMax" -> queueMax = wanted.int
             "queueBytesMax" -> queueBytesMax = wanted.int
-            "fallback" -> check(!wanted.boolean) { "this client has no fallback" }
+            "fallback" -> fallback = wanted.boolean
+            "webSocketAgainMs" -> webSocketAgain = wanted.milliseconds
             else -> error("unknown option $name")
         }
     }
@@ -250,6 +253,7 @@ private fun JsonObjectBuilder.change(change: StateChange) {
     change.code?.let { put("code", it) }
     change.status?.let { put("status", it) }
     given("reason", change.reason)
+    if (change.transport == TransportKind.SSE) put("transport", "sse")
     if (change.state == State.DISCONNECTED) put("retryInMs", change.retryIn?.inWholeMilliseconds)
 }
 

@@ -40,13 +40,6 @@ pub(super) struct Case {
     pub(super) steps: Vec<Step>,
 }
 
-impl Case {
-    /// Whether it turns the fallback to server-sent events on.
-    pub(super) fn needs_fallback(&self) -> bool {
-        self.steps.iter().any(Step::turns_fallback_on)
-    }
-}
-
 /// One step of a case.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -107,19 +100,6 @@ pub(super) enum Step {
     RememberFiles,
     /// The driver has no more files and sockets open than then.
     SameFiles,
-}
-
-impl Step {
-    fn turns_fallback_on(&self) -> bool {
-        match self {
-            Self::Driver(step) => {
-                let options = step.command.get("options");
-                options.is_some_and(|options| options["fallback"] == true)
-            }
-            Self::Repeat { steps, .. } => steps.iter().any(Self::turns_fallback_on),
-            _ => false,
-        }
-    }
 }
 
 /// A command for the driver.

@@ -63,8 +63,6 @@ enum Outcome {
     Ran {
         passed: usize,
         failed: Vec<(String, anyhow::Error)>,
-        /// The number of cases that need the fallback, which the SDK does not have.
-        skipped: usize,
         took: Duration,
     },
     /// The line that says what is missing.
@@ -166,10 +164,8 @@ fn try_out(
     if let Err(error) = sdk.prepare(workspace, program) {
         return Outcome::Broken(error);
     }
-    let is_possible = |case: &&&Case| sdk.has_fallback || !case.needs_fallback();
-    let possible: Vec<_> = cases.iter().filter(is_possible).collect();
     let begun = Instant::now();
-    let queue = Mutex::new(possible.iter().enumerate());
+    let queue = Mutex::new(cases.iter().enumerate());
     let failed = Mutex::new(Vec::new());
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
@@ -196,9 +192,8 @@ fn try_out(
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     Outcome::Ran {
-        passed: possible.len() - failed.len(),
+        passed: cases.len() - failed.len(),
         failed,
-        skipped: cases.len() - possible.len(),
         took: begun.elapsed(),
     }
 }
@@ -221,7 +216,6 @@ fn summary(outcomes: &[(&str, Outcome)]) -> String {
             Outcome::Ran {
                 passed,
                 failed,
-                skipped,
                 took,
             } => {
                 let word = if failed.is_empty() {
@@ -230,14 +224,10 @@ fn summary(outcomes: &[(&str, Outcome)]) -> String {
                     "FAILED "
                 };
                 let total = passed + failed.len();
-                let mut line = format!(
+                lines.push(format!(
                     "  {word} {name:<11} {passed} of {total} cases in {:.1} s",
                     took.as_secs_f64()
-                );
-                if *skipped > 0 {
-                    line += &format!("; {skipped} skipped: it has no fallback");
-                }
-                lines.push(line);
+                ));
                 lines.extend(
                     failed
                         .iter()
@@ -257,20 +247,19 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_cases_that_failed_and_the_sdks_that_were_skipped() {
-        let ran = |failed, skipped| Outcome::Ran {
+        let ran = |failed| Outcome::Ran {
             passed: 2,
             failed,
-            skipped,
             took: Duration::from_secs(1),
         };
         let outcomes = [
-            ("a", ran(Vec::new(), 0)),
+            ("a", ran(Vec::new())),
             (
                 "b",
-                ran(
-                    vec![("it_waits".to_owned(), anyhow::anyhow!("it does not"))],
-                    39,
-                ),
+                ran(vec![(
+                    "it_waits".to_owned(),
+                    anyhow::anyhow!("it does not"),
+                )]),
             ),
             (
                 "c",
@@ -281,15 +270,11 @@ mod tests {
         let text = summary(&outcomes);
         let lines: Vec<_> = text.lines().map(str::trim).collect();
         assert!(
-            lines[0].starts_with("ok") && lines[0].ends_with("2 of 2 cases in 1.0 s"),
+            lines[0].starts_with("ok") && lines[0].contains("2 of 2 cases"),
             "{text}"
         );
         assert!(
             lines[1].starts_with("FAILED") && lines[1].contains("2 of 3 cases"),
-            "{text}"
-        );
-        assert!(
-            lines[1].ends_with("39 skipped: it has no fallback"),
             "{text}"
         );
         assert_eq!(lines[2], "it_waits: it does not");
@@ -300,19 +285,6 @@ mod tests {
             .filter(|(_, outcome)| outcome.is_failure())
             .collect();
         assert_eq!(failures.len(), 2);
-    }
-
-    #[test]
-    fn a_case_needs_the_fallback_if_one_of_its_steps_turns_it_on() {
-        let case = |options: &str| -> Case {
-            let open = format!(r#"{{"driver":{{"do":"open","options":{options}}}}}"#);
-            let steps = format!(r#"[{{"repeat":{{"times":1,"steps":[{open}]}}}}]"#);
-            serde_json::from_str(&format!(r#"{{"name":"a","covers":[],"steps":{steps}}}"#))
-                .expect("a case")
-        };
-        assert!(case(r#"{"fallback":true}"#).needs_fallback());
-        assert!(!case(r#"{"fallback":false}"#).needs_fallback());
-        assert!(!case("{}").needs_fallback());
     }
 
     #[test]

@@ -28,8 +28,6 @@ pub(super) struct Sdk {
     prepare: fn(&Place<'_>, Option<&Path>) -> anyhow::Result<()>,
     /// The command that starts its driver.
     driver: fn(&Place<'_>) -> Command,
-    /// Whether it can use server-sent events. Without them, the cases that need the fallback are skipped.
-    pub(super) has_fallback: bool,
     /// The command that starts its process of many clients, if it has one.
     herd: Option<fn(&Place<'_>) -> Command>,
 }
@@ -47,7 +45,6 @@ pub(super) const SDKS: &[Sdk] = &[
             node.arg(place.source.join("conformance/driver.mjs"));
             node
         },
-        has_fallback: true,
         herd: Some(|place| {
             let mut node = Command::new("node");
             node.arg(place.source.join("conformance/herd.mjs"));
@@ -65,7 +62,6 @@ pub(super) const SDKS: &[Sdk] = &[
             python.arg(place.source.join("conformance_driver.py"));
             python
         },
-        has_fallback: true,
         herd: Some(|place| {
             let mut python = place.python();
             python.arg(place.source.join("conformance_herd.py"));
@@ -79,7 +75,6 @@ pub(super) const SDKS: &[Sdk] = &[
         requirements: &[],
         prepare: prepare_go,
         driver: |place| Command::new(place.go_program("driver")),
-        has_fallback: true,
         herd: Some(|place| Command::new(place.go_program("herd"))),
     },
     Sdk {
@@ -89,7 +84,6 @@ pub(super) const SDKS: &[Sdk] = &[
         requirements: &[],
         prepare: prepare_rust,
         driver: |place| Command::new(place.rust_example("conformance_driver")),
-        has_fallback: true,
         herd: Some(|place| Command::new(place.rust_example("herd"))),
     },
     Sdk {
@@ -99,7 +93,6 @@ pub(super) const SDKS: &[Sdk] = &[
         requirements: &[MAVEN],
         prepare: prepare_kotlin,
         driver: |place| place.kotlin_driver(),
-        has_fallback: false,
         herd: None,
     },
 ];
