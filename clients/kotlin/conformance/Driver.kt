@@ -38,6 +38,7 @@ import signalbox.client.SignalboxException
 import signalbox.client.State
 import signalbox.client.StateChange
 import signalbox.client.TokenDeniedException
+import signalbox.client.TransportKind
 
 fun main(): Unit = runBlocking {
     val driver = Driver()
@@ -108,7 +109,11 @@ private class Driver {
         val made = Signalbox(command.text("url").orEmpty()) {
             userId = command.text("userId")
             token = command.text("token")
-            command["tokens"]?.let { token(tokens(it.jsonArray)) }
+            command["tokens"]?.let {
+                val next = tokens(it.jsonArray)
+                token { next(null) }
+            }
+            fallback = false
             command["options"]?.let { set(it.jsonObject) }
         }
         made.on("*") { write { message(it) } }
@@ -129,6 +134,8 @@ private class Driver {
         room.join(
             last = command["last"]?.jsonPrimitive?.int ?: 0,
             presence = command["presence"]?.jsonPrimitive?.boolean ?: false,
+            token = command.text("token"),
+            fetchToken = command["tokens"]?.let { tokens(it.jsonArray) },
         )
         return fields { put("recovered", room.recovered) }
     }
@@ -201,16 +208,21 @@ private fun Options.set(options: JsonObject) {
             "offline" -> failOffline = wanted.content == "error"
             "queueMax" -> queueMax = wanted.int
             "queueBytesMax" -> queueBytesMax = wanted.int
+            "fallback" -> fallback = wanted.boolean
+            "webSocketAgainMs" -> webSocketAgain = wanted.milliseconds
             else -> error("unknown option $name")
         }
     }
 }
 
-/** Gives the tokens one after another; null: it fails. */
-private fun tokens(tokens: JsonArray): suspend () -> String {
+/** Gives the tokens one after another, of a room if it gets one; null: it fails. */
+private fun tokens(tokens: JsonArray): suspend (room: String?) -> String {
     val left = ArrayDeque(tokens)
-    return {
-        write { put("event", "token") }
+    return { room ->
+        write {
+            put("event", "token")
+            given("room", room)
+        }
         val token = if (left.size > 1) left.removeFirst() else left.first()
         when (val text = token.jsonPrimitive.contentOrNull) {
             null -> error("no token now")
@@ -241,6 +253,7 @@ private fun JsonObjectBuilder.change(change: StateChange) {
     change.code?.let { put("code", it) }
     change.status?.let { put("status", it) }
     given("reason", change.reason)
+    if (change.transport == TransportKind.SSE) put("transport", "sse")
     if (change.state == State.DISCONNECTED) put("retryInMs", change.retryIn?.inWholeMilliseconds)
 }
 

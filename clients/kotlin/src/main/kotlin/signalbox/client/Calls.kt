@@ -140,10 +140,19 @@ internal class Calls(private val scheduler: Scheduler, private val options: Opti
 
     private fun write(call: PendingCall, open: Socket) {
         pending[call.id] = call
-        call.alarm = scheduler.after(options.answerTimeout) {
-            fail(call, ErrorCode.TIMEOUT, "no answer came within ${options.answerTimeout}")
+        if (open.kind == TransportKind.WEBSOCKET) leaves(call)
+        open.send(call)
+    }
+
+    /** The frame of a call is written now. Returns false if nobody waits for its answer any more. */
+    fun leaves(call: PendingCall): Boolean {
+        if (pending[call.id] !== call) return false
+        if (call.alarm?.isOver != false) {
+            call.alarm = scheduler.after(options.answerTimeout) {
+                fail(call, ErrorCode.TIMEOUT, "no answer came within ${options.answerTimeout}")
+            }
         }
-        open.send(call.text)
+        return true
     }
 
     /** The wait before the next try of a call that was refused for now; null if there is none. */

@@ -11,6 +11,8 @@ import kotlinx.serialization.json.JsonObject
 internal class Welcome(fields: JsonObject) {
     val heartbeatInterval: Duration? = fields.number("heartbeatIntervalMs")?.takeIf { it > 0 }?.milliseconds
     val frameBytesMax: Int = fields.fields("limits")?.number("frameBytesMax")?.toInt() ?: 0
+    val connectionId: String? = fields.text("connectionId")
+    val sendKey: String? = fields.text("sendKey")
     val user: Place? = fields.fields("user")?.let(::Place)
 }
 
@@ -21,7 +23,7 @@ internal class Connection(
     tokens: Tokens,
     val socket: Socket,
     private val welcome: Welcome,
-) {
+) : SocketListener {
     private val scheduler = core.scheduler
     private val renewal = Renewal(core, tokens, ::drop)
     private val heartbeat = Heartbeat(
@@ -44,6 +46,7 @@ internal class Connection(
         heartbeat.begin()
         this.stable = scheduler.after(core.options.stableAfter, stable)
         takeUserPlace()
+        socket.listen(this)
         core.calls.connected(socket, welcome.frameBytesMax)
     }
 
@@ -65,6 +68,16 @@ internal class Connection(
         } catch (ended: EndedException) {
             return scheduler.locked { end ?: ended.ending }
         }
+    }
+
+    override fun heard() {
+        scheduler.locked { if (link.isCurrent(this)) heartbeat.heard() }
+    }
+
+    override fun leaves(call: PendingCall): Boolean = scheduler.locked { core.calls.leaves(call) }
+
+    override fun refuse(call: PendingCall, error: SignalboxException) {
+        scheduler.locked { core.calls.refuse(call.id, error) }
     }
 
     /** Ends the connection. The caller holds the lock. */

@@ -13,7 +13,8 @@ import kotlinx.serialization.json.put
 
 /** The world of a client, as far as a test replaces it. */
 internal class World(
-    val transport: Transport,
+    val webSockets: Transport,
+    val streams: Transport,
     val dispatcher: CoroutineDispatcher = Dispatchers.Default,
     val clock: Clock = SystemClock,
     val random: () -> Double = { kotlin.random.Random.nextDouble() },
@@ -26,7 +27,7 @@ internal class Core(url: String, val options: Options, world: World) {
     val dispatcher = Dispatcher(scheduler, options.callbackDispatcher, options.callbacksMax, ::report)
     val calls = Calls(scheduler, options, random)
     val rooms = Rooms(this)
-    val link = Link(this, url, world.transport)
+    val link = Link(this, url, world)
 
     var state = State.DISCONNECTED
         private set

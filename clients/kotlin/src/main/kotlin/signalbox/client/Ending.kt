@@ -21,8 +21,17 @@ internal class Ending(
     val unsupported: Boolean = false,
     /** Whether there will be no token. */
     val denied: Boolean = false,
+    /** Whether the server itself ended it, rather than the network or a proxy. */
+    var answered: Boolean = false,
 ) {
+    /** Whether the status may be that of a proxy, so that it does not close the client yet. */
+    var isDoubtful = false
+
+    /** Whether the wait is short, because the next attempt uses server-sent events after one with a WebSocket. */
+    var isPaired = false
+
     fun next(): Following = when {
+        isDoubtful -> Following.RECONNECT
         unsupported || denied -> Following.GIVE_UP
         code in TOKEN_CODES || status == UNAUTHORIZED -> Following.NEW_TOKEN
         code in FINAL_CODES || status in FINAL_STATUSES -> Following.GIVE_UP

@@ -38,7 +38,10 @@ public object ErrorCode {
     /** A token callback failed, and is called again. */
     public const val TOKEN_FAILED: String = "token_failed"
 
-    internal val RETRYABLE = setOf(OFFLINE, QUEUE_FULL, CONNECTION_LOST, TIMEOUT, TOKEN_FAILED)
+    /** A proxy holds back the events of the server. The next attempt uses a WebSocket. */
+    public const val BUFFERED: String = "buffered"
+
+    internal val RETRYABLE = setOf(OFFLINE, QUEUE_FULL, CONNECTION_LOST, TIMEOUT, TOKEN_FAILED, BUFFERED)
 }
 
 /** The reason why a call, a join or a connection failed. */

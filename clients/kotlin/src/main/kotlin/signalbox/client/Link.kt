@@ -12,11 +12,13 @@ import kotlinx.coroutines.withContext
 import kotlinx.coroutines.withTimeoutOrNull
 
 /** Makes connections one after another. Properties need the lock. */
-internal class Link(private val core: Core, private val url: String, private val transport: Transport) {
+internal class Link(private val core: Core, private val url: String, private val world: World) {
     private val scheduler = core.scheduler
     private val options = core.options
     private val tokens = Tokens(scheduler, options.tokenTimeout, options.token, options.fetchToken?.let(::forHeader))
     private val backoff = Backoff(options.backoffMin, options.backoffMax, core.random)
+
+    private val fallback = Fallback(options, scheduler.clock)
 
     /** The coroutine that owns the connection, and its number: an earlier one may still be closing its socket. */
     private var job: Job? = null
@@ -100,6 +102,7 @@ internal class Link(private val core: Core, private val url: String, private val
     }
 
     private suspend fun keepConnected(number: Long) {
+        scheduler.locked(fallback::start)
         while (true) {
             val end = attempt(number)
             val wait = scheduler.locked { ended(number, end) } ?: return
@@ -119,34 +122,61 @@ internal class Link(private val core: Core, private val url: String, private val
             if (!failure.final) scheduler.locked { core.report(failure.error) }
             return Ending(failure.error.message, denied = failure.final)
         }
-        var socket: Socket? = null
+        val attempt = Attempt()
         try {
-            val connection = withTimeoutOrNull(options.connectTimeout) {
-                val opened = transport.open(scheduler.locked { target() }, token)
-                socket = opened
-                welcomed(opened)
-            }
-            return if (connection == null) {
-                Ending("no connection within ${options.connectTimeout}")
-            } else {
-                serve(connection, number)
-            }
+            val connection = withTimeoutOrNull(options.connectTimeout) { open(attempt, token) } ?: throw tooLate(attempt)
+            return serve(connection, number).also { scheduler.locked(fallback::start) }
         } catch (ended: EndedException) {
-            return ended.ending
+            val end = ended.ending
+            if (attempt.isAnswered) end.answered = true
+            scheduler.locked { fallback.failed(end) }
+            return end
         } finally {
-            withContext(NonCancellable) { socket?.release() }
+            withContext(NonCancellable) { attempt.socket?.release() }
         }
     }
 
+    /** An attempt to connect, up to `welcome`. */
+    private class Attempt {
+        var socket: Socket? = null
+
+        /** Whether a frame has come. */
+        var isAnswered = false
+    }
+
+    private suspend fun open(attempt: Attempt, token: String?): Connection {
+        val (kind, target) = scheduler.locked { fallback.begin() to target() }
+        val transport = if (kind == TransportKind.SSE) world.streams else world.webSockets
+        val opened = transport.open(target, token)
+        attempt.socket = opened
+        return welcomed(opened, attempt)
+    }
+
+    /** The time of an attempt is over. */
+    private fun tooLate(attempt: Attempt): EndedException {
+        val limit = options.connectTimeout
+        if (attempt.socket?.kind != TransportKind.SSE || attempt.isAnswered) {
+            return EndedException(Ending("no connection within $limit"))
+        }
+        val reason = "a proxy holds back the server's events: the answer has begun, but no `welcome` came within $limit"
+        scheduler.locked { core.report(SignalboxException(ErrorCode.BUFFERED, reason)) }
+        return EndedException(Ending(reason))
+    }
+
     /** Waits for `welcome`. */
-    private suspend fun welcomed(socket: Socket): Connection {
+    private suspend fun welcomed(socket: Socket, attempt: Attempt): Connection {
         if (socket.subprotocol != SUBPROTOCOL) {
             throw EndedException(Ending("the server did not accept the subprotocol $SUBPROTOCOL", unsupported = true))
         }
         while (true) {
             try {
-                val frame = decode(socket.receive())
-                if (frame.type == "welcome") return Connection(core, this, tokens, socket, Welcome(frame.payload.asFields("welcome")))
+                val text = socket.receive()
+                attempt.isAnswered = true
+                val frame = decode(text)
+                if (frame.type != "welcome") continue
+                val welcome = Welcome(frame.payload.asFields("welcome"))
+                socket.welcomed(welcome)
+                return Connection(core, this, tokens, socket, welcome)
             } catch (error: InvalidFrameException) {
                 scheduler.locked { core.report(invalid(error)) }
             }
@@ -163,7 +193,8 @@ internal class Link(private val core: Core, private val url: String, private val
     private fun connected(opened: Connection) {
         connection = opened
         refusals = 0
-        core.change(StateChange(State.CONNECTED))
+        fallback.connected()
+        core.change(StateChange(State.CONNECTED, transport = opened.socket.kind))
         waiters.forEach { it.complete(Unit) }
         waiters.clear()
         opened.begin(stable = backoff::reset)
@@ -185,7 +216,7 @@ internal class Link(private val core: Core, private val url: String, private val
             shut(StateChange(State.CLOSED, end.code, end.status, end.reason), final)
             return null
         }
-        val delay = maxOf(backoff.next(), end.retryAfter)
+        val delay = maxOf(if (end.isPaired) backoff.short() else backoff.next(), end.retryAfter)
         val over = CompletableDeferred<Unit>()
         wait = over
         waitAlarm = scheduler.after(delay, ::endWait)

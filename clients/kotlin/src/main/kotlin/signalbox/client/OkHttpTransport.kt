@@ -1,6 +1,5 @@
 package signalbox.client
 
-import java.io.IOException
 import java.util.concurrent.SynchronousQueue
 import java.util.concurrent.ThreadPoolExecutor
 import java.util.concurrent.TimeUnit
@@ -10,9 +9,6 @@ import kotlinx.coroutines.Job
 import kotlinx.coroutines.channels.Channel
 import kotlinx.coroutines.channels.trySendBlocking
 import kotlinx.coroutines.withTimeoutOrNull
-import kotlinx.serialization.SerializationException
-import kotlinx.serialization.json.Json
-import kotlinx.serialization.json.JsonObject
 import okhttp3.Authenticator
 import okhttp3.Call
 import okhttp3.ConnectionPool
@@ -27,20 +23,10 @@ import okio.ByteString
 
 /** Connections of OkHttp, which works on the JVM and on Android. */
 internal class OkHttpTransport(base: OkHttpClient?) : Transport {
-    private val client = (base ?: Shared.client).newBuilder()
-        .dispatcher(Shared.dispatcher)
+    private val client = directClient(base)
         // A refused upgrade leaves no connection.
         .connectionPool(ConnectionPool(0, 1, TimeUnit.SECONDS))
-        .followRedirects(false)
-        .followSslRedirects(false)
-        .retryOnConnectionFailure(false)
-        .authenticator(Authenticator.NONE)
         .addInterceptor(OneUpgrade)
-        // The client has timeouts for the attempt as a whole, and notices dead connections itself.
-        .callTimeout(0, TimeUnit.SECONDS)
-        .connectTimeout(0, TimeUnit.SECONDS)
-        .readTimeout(0, TimeUnit.SECONDS)
-        .writeTimeout(0, TimeUnit.SECONDS)
         .pingInterval(0, TimeUnit.SECONDS)
         .webSocketCloseTimeout(CLOSE_TIMEOUT.inWholeSeconds, TimeUnit.SECONDS)
         .build()
@@ -53,6 +39,19 @@ internal class OkHttpTransport(base: OkHttpClient?) : Transport {
         return socket
     }
 }
+
+/** For clients that send each request once, without redirects and without timeouts. */
+internal fun directClient(base: OkHttpClient?): OkHttpClient.Builder = (base ?: Shared.client).newBuilder()
+    .dispatcher(Shared.dispatcher)
+    .followRedirects(false)
+    .followSslRedirects(false)
+    .retryOnConnectionFailure(false)
+    .authenticator(Authenticator.NONE)
+    // The client has timeouts for the attempt as a whole, and notices dead connections itself.
+    .callTimeout(0, TimeUnit.SECONDS)
+    .connectTimeout(0, TimeUnit.SECONDS)
+    .readTimeout(0, TimeUnit.SECONDS)
+    .writeTimeout(0, TimeUnit.SECONDS)
 
 private object Shared {
     /** The certificates of the platform are loaded once. */
@@ -100,6 +99,8 @@ private class OkHttpSocket : WebSocketListener(), Socket {
     @Volatile
     private var isClosing = false
 
+    override val kind = TransportKind.WEBSOCKET
+
     @Volatile
     override var subprotocol: String? = null
         private set
@@ -117,8 +118,8 @@ private class OkHttpSocket : WebSocketListener(), Socket {
         }
     }
 
-    override fun send(text: String) {
-        webSocket.send(text)
+    override fun send(call: PendingCall) {
+        webSocket.send(call.text)
     }
 
     override suspend fun receive(): String = frames.receive()
@@ -163,7 +164,7 @@ private class OkHttpSocket : WebSocketListener(), Socket {
         isClosing = true
         val isGiven = code != NO_STATUS
         webSocket.close(if (isGiven) code else NORMAL, null)
-        frames.close(EndedException(Ending(reason, code = code.takeIf { isGiven })))
+        frames.close(EndedException(Ending(reason, code = code.takeIf { isGiven }, answered = true)))
     }
 
     override fun onClosed(webSocket: WebSocket, code: Int, reason: String) {
@@ -171,44 +172,21 @@ private class OkHttpSocket : WebSocketListener(), Socket {
     }
 
     override fun onFailure(webSocket: WebSocket, t: Throwable, response: Response?) {
-        val failure = EndedException(if (opened.isCompleted) lost(t) else refused(t, response ?: refusal))
+        val failure = EndedException(if (opened.isCompleted) lost(t) else refusal(t, response ?: refusal))
         opened.completeExceptionally(failure)
         frames.close(failure)
         ended.complete()
     }
 
+    private fun refusal(error: Throwable, response: Response?): Ending =
+        if (response == null || response.code == SWITCHING) lost(error) else refused(response)
+
     private companion object {
+        const val SWITCHING = 101
+
         /** The most frames that wait for the client. */
         const val FRAMES_MAX = 16
         const val NORMAL = 1000
         const val NO_STATUS = 1005
     }
-}
-
-private fun lost(error: Throwable) = Ending(error.message ?: error.toString())
-
-/** The most bytes of an answer that are read for its message. */
-private const val BODY_BYTES_MAX = 1024L
-
-/** Reads why an upgrade failed. */
-private fun refused(error: Throwable, response: Response?): Ending {
-    if (response == null || response.code == 101) return lost(error)
-    return Ending(
-        reason = message(response) ?: "HTTP ${response.code} ${response.message}".trim(),
-        status = response.code,
-        retryAfter = retryAfter(response.header("Retry-After")),
-    )
-}
-
-private fun message(response: Response): String? = try {
-    val body = Json.parseToJsonElement(response.peekBody(BODY_BYTES_MAX).string()) as? JsonObject
-    body?.fields("error")?.text("message")
-} catch (_: IOException) {
-    null
-} catch (_: IllegalStateException) {
-    null
-} catch (_: SerializationException) {
-    null
-} catch (_: InvalidFrameException) {
-    null
 }

@@ -2,6 +2,7 @@ package signalbox.client
 
 import kotlin.time.Duration
 import kotlin.time.Duration.Companion.milliseconds
+import kotlin.time.Duration.Companion.minutes
 import kotlin.time.Duration.Companion.seconds
 import kotlinx.coroutines.CoroutineDispatcher
 import kotlinx.coroutines.Dispatchers
@@ -29,6 +30,12 @@ public class Options internal constructor() {
 
     /** The time that a connection must last for the backoff to start anew. */
     public var stableAfter: Duration = 5.seconds
+
+    /** Whether the client uses server-sent events in networks that block WebSockets. */
+    public var fallback: Boolean = true
+
+    /** The time from an attempt with a WebSocket until a client that uses server-sent events tries one again, at its next reconnect. */
+    public var webSocketAgain: Duration = 10.minutes
 
     /** The time that a call waits for its answer. */
     public var answerTimeout: Duration = 10.seconds

@@ -20,6 +20,15 @@ public enum class State {
     CLOSED,
 }
 
+/** The way in which a connection carries frames. */
+public enum class TransportKind {
+    /** A WebSocket. */
+    WEBSOCKET,
+
+    /** Server-sent events, and a POST for each frame of the client. */
+    SSE,
+}
+
 /** The new state of a client, and the reason for it. */
 public data class StateChange(
     /** The new state. */
@@ -32,6 +41,8 @@ public data class StateChange(
     public val reason: String? = null,
     /** The time until the next attempt, in the state [State.DISCONNECTED]. */
     public val retryIn: Duration? = null,
+    /** The transport of the connection, in the state [State.CONNECTED]. */
+    public val transport: TransportKind? = null,
 )
 
 /**
@@ -51,7 +62,11 @@ public class Signalbox internal constructor(url: String, options: Options, world
      */
     public constructor(url: String, configure: Options.() -> Unit) : this(url, Options().apply(configure).check(url))
 
-    private constructor(url: String, options: Options) : this(url, options, World(OkHttpTransport(options.httpClient)))
+    private constructor(url: String, options: Options) : this(
+        url,
+        options,
+        World(OkHttpTransport(options.httpClient), OkHttpStreams(options.httpClient, options.connectTimeout)),
+    )
 
     /** The state now. */
     public val state: State get() = core.scheduler.locked { core.state }

@@ -53,16 +53,17 @@ internal class Scheduler(val dispatcher: CoroutineDispatcher, val clock: Clock) 
 /** An action that is still to come. The caller of each method holds the lock. */
 internal class Alarm {
     var job: Job? = null
-    private var over = false
+    var isOver = false
+        private set
 
     fun stop() {
-        over = true
+        isOver = true
         job?.cancel()
     }
 
     fun ring(action: () -> Unit) {
-        if (!over) {
-            over = true
+        if (!isOver) {
+            isOver = true
             action()
         }
     }
@@ -76,9 +77,14 @@ internal class Backoff(
     private var attempts: Int = 0,
 ) {
     /** The wait before the next attempt. */
-    fun next(): Duration {
+    fun next(): Duration = wait(attempts)
+
+    /** A wait as before the first attempt, although it is before the next one. */
+    fun short(): Duration = wait(0)
+
+    private fun wait(attempt: Int): Duration {
         // The exponent is bounded: a client may try for years.
-        val bound = minOf(longest, first * (1L shl minOf(attempts, EXPONENT_MAX)).toDouble())
+        val bound = minOf(longest, first * (1L shl minOf(attempt, EXPONENT_MAX)).toDouble())
         attempts++
         return bound * random()
     }

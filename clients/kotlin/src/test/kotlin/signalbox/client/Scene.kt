@@ -39,14 +39,21 @@ internal fun play(configure: Options.() -> Unit = {}, scene: suspend Scene.() ->
         played.settle()
     }
     assertTrue(played.client.isIdle, "a closed client runs nothing")
-    assertEquals(0, played.transport.peers.count { !it.isReleased }, "a closed client holds no socket")
+    assertEquals(0, played.peers.count { !it.isReleased }, "a closed client holds no socket")
 }
 
 @OptIn(ExperimentalCoroutinesApi::class)
 internal class Scene(private val test: TestScope, configure: Options.() -> Unit) {
     /** Added to the time of day, as if the device had slept. */
     var slept = ZERO
-    val transport = ScriptedTransport()
+
+    /** The server's ends of all connections. */
+    val peers = ArrayList<Peer>()
+
+    /** The transports of all attempts. */
+    val attempts = ArrayList<TransportKind>()
+    val transport = ScriptedTransport(TransportKind.WEBSOCKET, peers, attempts)
+    val streams = ScriptedTransport(TransportKind.SSE, peers, attempts)
     val events = ArrayList<String>()
     val client: Signalbox
 
@@ -58,11 +65,12 @@ internal class Scene(private val test: TestScope, configure: Options.() -> Unit)
         val dispatcher = StandardTestDispatcher(test.testScheduler)
         val options = Options().apply {
             callbackDispatcher = dispatcher
+            fallback = false
             configure()
             if (token == null && fetchToken == null) userId = "ann"
         }
         val url = "ws://127.0.0.1/ws"
-        client = Signalbox(url, options.check(url), World(transport, dispatcher, clock) { 1.0 })
+        client = Signalbox(url, options.check(url), World(transport, streams, dispatcher, clock) { 1.0 })
         client.on("*") { events += "message ${it.payload} ${it.room} ${it.offset}" }
         client.onState { events += "state ${it.state} ${it.code ?: it.status ?: 0} ${it.retryIn ?: ZERO}" }
         client.onError { events += "error ${it.code}" }
@@ -108,7 +116,7 @@ internal class Scene(private val test: TestScope, configure: Options.() -> Unit)
     fun connect(): Deferred<Result<Unit>> = begin { client.connect() }
 
     /** The server's end of the newest connection. */
-    val peer: Peer get() = transport.peers.last()
+    val peer: Peer get() = peers.last()
 
     /** Lets the newest attempt succeed, and returns the server's end. */
     fun welcome(extra: JsonObject = JsonObject(emptyMap())): Peer {
@@ -158,34 +166,48 @@ internal class Scene(private val test: TestScope, configure: Options.() -> Unit)
 }
 
 /** Gives out scripted sockets. */
-internal class ScriptedTransport : Transport {
+internal class ScriptedTransport(
+    private val kind: TransportKind,
+    val peers: MutableList<Peer>,
+    private val attempts: MutableList<TransportKind>,
+) : Transport {
     val urls = ArrayList<String>()
     val tokens = ArrayList<String?>()
-    val peers = ArrayList<Peer>()
     val refusals = ArrayDeque<Ending>()
     var subprotocol: String? = SUBPROTOCOL
 
     override suspend fun open(url: String, token: String?): Socket {
         check(peers.all { it.isReleased }) { "there are two sockets at a time" }
         urls += url
+        attempts += kind
         tokens += token
         refusals.removeFirstOrNull()?.let { throw EndedException(it) }
-        return Peer(subprotocol).also { peers += it }
+        return Peer(kind, subprotocol).also { peers += it }
     }
 }
 
 /** Both ends of a connection. */
-internal class Peer(override val subprotocol: String?) : Socket {
+internal class Peer(override val kind: TransportKind, override val subprotocol: String?) : Socket {
     private val frames = Channel<String>(Channel.UNLIMITED)
     private val sent = ArrayDeque<JsonObject>()
+
+    /** The calls whose frames the client has handed over. */
+    val calls = ArrayList<PendingCall>()
     private val ended: CompletableJob = Job()
     var isReleased = false
     var isClosed = false
     override var waiting = 0L
     override val over: Job get() = ended
 
-    override fun send(text: String) {
-        sent += Json.parseToJsonElement(text).jsonObject
+    var listener: SocketListener? = null
+
+    override fun listen(listener: SocketListener) {
+        this.listener = listener
+    }
+
+    override fun send(call: PendingCall) {
+        sent += Json.parseToJsonElement(call.text).jsonObject
+        calls += call
     }
 
     override suspend fun receive(): String = frames.receive()
