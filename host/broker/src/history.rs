@@ -91,9 +91,30 @@ impl Retention {
     }
 }
 
+/// Makes a message be appended once to a history, although its sender may repeat it because it got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendOnce<'a> {
+    /// The name of the message, the same for its repetitions and for no other message: at most 64 ASCII letters, digits and `-`.
+    pub id: &'a str,
+    /// How long the history remembers the name, from the last time that the message was sent.
+    pub time: Duration,
+}
+
+/// Whether a message was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AppendKind {
+    /// It was.
+    New,
+    /// It had been before, under the same [`AppendOnce::id`]. This is the message that is in the history, without its number;
+    /// `None` if the history no longer contains it.
+    Repetition(Option<Frame>),
+}
+
 /// The result of appending a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
+    /// Whether it was appended, or had been before.
+    pub kind: AppendKind,
     /// The epoch of the history, and the number of the message.
     pub position: Position,
     /// The connections on this node that took it.

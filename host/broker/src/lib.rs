@@ -21,7 +21,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, Either, Ready};
 pub use history::{
-    Appended, HistoryName, HistoryPage, HistoryQuery, KeptMessage, OwnedHistoryName, Retention,
+    AppendKind, AppendOnce, Appended, HistoryName, HistoryPage, HistoryQuery, KeptMessage,
+    OwnedHistoryName, Retention,
 };
 pub use members::{MemberReport, MembersElsewhere};
 pub use memory::{MemoryBroker, MemoryHub};
@@ -130,7 +131,9 @@ pub trait Broker: Send + Sync {
     ) -> Publication<'a>;
 
     /// Appends `frame` to the history `name`, and gives it with its number to every node that holds the room or user, including
-    /// this one, by [`LocalNode::deliver_kept`]. A node that misses it finds it in the history.
+    /// this one, by [`LocalNode::deliver_kept`]. A node that misses it finds it in the history. A repetition, as `once` tells,
+    /// is not appended: the message that is in the history is given to those nodes once more, which deliver it if they have
+    /// not yet.
     ///
     /// # Errors
     /// [`BrokerError::Unavailable`], within the command timeout, if the message was not appended, or if that is unknown.
@@ -139,6 +142,7 @@ pub trait Broker: Send + Sync {
         name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
+        once: Option<AppendOnce<'a>>,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>>;
 

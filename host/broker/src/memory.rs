@@ -25,10 +25,10 @@ use tokio::time::Instant;
 
 use self::{histories::MemoryHistories, once::OnceTable};
 use super::{
-    Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
-    MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
-    OwnedHistoryName, PostOutcome, PostedFrame, Publication, Retention, Revocation, RevocationSet,
-    RevokeError, RoomReport, Target, UserRequest, members,
+    AppendKind, AppendOnce, Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage,
+    HistoryQuery, LocalNode, MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement,
+    OnceState, OwnedHistoryName, PostOutcome, PostedFrame, Publication, Retention, Revocation,
+    RevocationSet, RevokeError, RoomReport, Target, UserRequest, members,
 };
 
 /// Connects the nodes of one process.
@@ -134,6 +134,7 @@ impl MemoryBroker {
         let (position, (connections, nodes)) =
             histories.append(name, frame, retention, now, deliver);
         Appended {
+            kind: AppendKind::New,
             position,
             connections,
             nodes,
@@ -238,6 +239,8 @@ impl Broker for MemoryBroker {
         name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
+        // Appending cannot fail, so the sender gets its answer and has nothing to repeat.
+        _: Option<AppendOnce<'a>>,
         _: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
         future::ready(Ok(self.append_now(name, frame, retention))).boxed()

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use signalbox_broker::{BrokerError, HistoryName, HistoryQuery, Retention};
+use signalbox_broker::{AppendKind, AppendOnce, BrokerError, HistoryName, HistoryQuery, Retention};
 use signalbox_protocol::{
     CatchUp, CloseCode, Frame, HistoryExcerpt, HistoryRequest, Position, RecoveryFailure,
     RoomPosition,
@@ -44,7 +44,7 @@ pub struct JoinedHistory {
 
 impl Router {
     /// Appends `frame` to the history `name`, and delivers it to the members of the room, or to the user, on all nodes as part of
-    /// `trace`.
+    /// `trace`. Returns also whether it was appended, or is the repetition of a message that was.
     ///
     /// # Errors
     /// Returns [`BrokerError`] if the message was not appended, or if that is unknown.
@@ -53,19 +53,24 @@ impl Router {
         name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
+        once: Option<AppendOnce<'_>>,
         trace: Trace<'_>,
-    ) -> Result<Reach, BrokerError> {
+    ) -> Result<(Reach, AppendKind), BrokerError> {
         let (rooms, room) = self.table.room(name);
         rooms.follow(room, retention);
-        let appended = self.broker.append(name, frame, retention, trace).await?;
-        self.metrics.history.appended.increment();
+        let append = self.broker.append(name, frame, retention, once, trace);
+        let appended = append.await?;
+        if appended.kind == AppendKind::New {
+            self.metrics.history.appended.increment();
+        }
         if let Some(span) = trace {
             span.set("signalbox.connections", appended.connections as i64);
         }
-        Ok(Reach {
+        let reach = Reach {
             connections: appended.connections,
             nodes: appended.nodes,
-        })
+        };
+        Ok((reach, appended.kind))
     }
 
     /// Makes `connection` a member of `room`, or lets a member catch up. Its messages wait until [`Router::go_live`]. Returns

@@ -65,6 +65,7 @@ mod losses;
 mod membership;
 mod neighbours;
 mod once;
+mod once_histories;
 mod once_nodes;
 mod pool;
 mod presence;

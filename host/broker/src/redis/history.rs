@@ -27,7 +27,8 @@ use super::{
     publish::{LineBefore, PublishedMessage},
 };
 use crate::{
-    Appended, BrokerError, HistoryName, HistoryPage, HistoryQuery, OwnedHistoryName, Retention,
+    AppendKind, AppendOnce, Appended, BrokerError, HistoryName, HistoryPage, HistoryQuery,
+    OwnedHistoryName, Retention,
 };
 
 /// The most positions that are read in one pipeline.
@@ -56,15 +57,28 @@ impl RedisHistories {
         }
     }
 
-    /// Appends `frame` once or not at all, and returns its position. After an error it may have been appended.
+    /// Appends `frame` once or not at all. Returns the position, and whether it was appended. After an error it may have been.
     async fn append(
         &self,
         name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
-    ) -> Result<Position, Unavailable> {
+        once: Option<AppendOnce<'_>>,
+    ) -> Result<(Position, AppendKind), Unavailable> {
         let _place = self.outgoing.admit(frame.len()).await?;
-        self.scripts.append(name, frame, retention).await
+        let Some(once) = once else {
+            let position = self.scripts.append(name, frame, retention).await?;
+            return Ok((position, AppendKind::New));
+        };
+        let append = self.scripts.append_once(name, frame, retention, once);
+        let (position, found) = append.await?;
+        let Some(entries) = found else {
+            return Ok((position, AppendKind::New));
+        };
+        let mut first = answers::messages(entries, &position.epoch, name).into_iter();
+        let first = first.next().map(|kept| kept.frame);
+        let first = first.map(|frame| frame.without_offset(position.offset));
+        Ok((position, AppendKind::Repetition(first)))
     }
 
     /// Reads messages and the position, and creates the history if there is none. Callers that come while a read is under way share
@@ -225,15 +239,28 @@ impl RedisHistories {
 
 impl RedisBroker {
     /// Appends a message and gives it to all nodes that hold its receivers. If it cannot be published, those nodes find it in
-    /// the history.
+    /// the history. A repetition has another time and ID, so the message that is in the history is given in its place.
     pub(super) async fn append_and_publish(
         &self,
         name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
+        once: Option<AppendOnce<'_>>,
         trace: Trace<'_>,
     ) -> Result<Appended, BrokerError> {
-        let position = self.histories.append(name, frame, retention).await?;
+        let (position, kind) = self.histories.append(name, frame, retention, once).await?;
+        let frame = match &kind {
+            AppendKind::New => frame,
+            AppendKind::Repetition(Some(first)) => first,
+            AppendKind::Repetition(None) => {
+                return Ok(Appended {
+                    kind,
+                    position,
+                    connections: 0,
+                    nodes: 0,
+                });
+            }
+        };
         let numbered = frame.with_offset(position.offset);
         let connections = self.node.deliver_kept(name, &position, &numbered);
         let route = match name {
@@ -251,6 +278,7 @@ impl RedisBroker {
             0
         });
         Ok(Appended {
+            kind,
             position,
             connections,
             nodes,

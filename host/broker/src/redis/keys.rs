@@ -111,6 +111,11 @@ impl KeyNames {
         self.history(name, "log")
     }
 
+    /// The position of the message called `id` in a history, in the same slot. `id` contains no colon.
+    pub(super) fn history_once(&self, name: HistoryName<'_>, id: &str) -> String {
+        self.history(name, &format!("once:{id}"))
+    }
+
     fn history(&self, name: HistoryName<'_>, part: &str) -> String {
         let (kind, name) = match name {
             HistoryName::Room(room) => ("room", room),
@@ -242,19 +247,42 @@ mod tests {
         let keys = keys();
         let long = "😀".repeat(63);
         let names = [
-            "r", "}", "}}", "{", "{}", "}{", "a}b", "{a}", "%", "%7D", "%257D", "%25", "a%7D",
-            "a}", "}:log", "r}:head", &long,
+            "r",
+            "}",
+            "}}",
+            "{",
+            "{}",
+            "}{",
+            "a}b",
+            "{a}",
+            "%",
+            "%7D",
+            "%257D",
+            "%25",
+            "a%7D",
+            "a}",
+            "}:log",
+            "r}:head",
+            "r}:once",
+            "r}:once:1",
+            &long,
         ];
         let mut all = HashSet::new();
         let both = |name| [HistoryName::Room(name), HistoryName::User(name)];
         for name in names.into_iter().flat_map(both) {
             let (head, log) = (keys.history_head(name), keys.history_log(name));
-            assert_eq!(slot_text(&head), slot_text(&log), "{name:?}");
-            assert!(all.insert(head) && all.insert(log), "{name:?}");
+            let slot = slot_text(&head).to_owned();
+            let once = ["1", "log", "head"].map(|id| keys.history_once(name, id));
+            for key in [head, log].into_iter().chain(once) {
+                assert_eq!(slot_text(&key), slot, "{name:?}");
+                assert!(all.insert(key), "{name:?}");
+            }
         }
         let (room, user) = (HistoryName::Room("r"), HistoryName::User("}a"));
         assert_eq!(keys.history_head(room), "p:room_history:{r}:head");
         assert_eq!(keys.history_log(user), "p:user_history:{%7Da}:log");
+        let once = keys.history_once(room, "0af-1");
+        assert_eq!(once, "p:room_history:{r}:once:0af-1");
     }
 
     #[test]

@@ -90,8 +90,8 @@ use self::{
     tasks::Tasks,
 };
 use super::{
-    Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery, LocalNode,
-    MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
+    AppendOnce, Appended, Broker, BrokerError, CaughtUp, HistoryName, HistoryPage, HistoryQuery,
+    LocalNode, MemberReport, MembersElsewhere, NodeReport, OnceClaim, OnceSettlement, OnceState,
     OwnedHistoryName, PostOutcome, PostedFrame, Publication, Retention, Revocation, RevocationSet,
     RevokeError, RoomReport, Target, UserAnswer, UserRequest,
 };
@@ -159,9 +159,10 @@ impl Broker for RedisBroker {
         name: HistoryName<'a>,
         frame: &'a Frame,
         retention: Retention,
+        once: Option<AppendOnce<'a>>,
         trace: Trace<'a>,
     ) -> BoxFuture<'a, Result<Appended, BrokerError>> {
-        self.append_and_publish(name, frame, retention, trace)
+        self.append_and_publish(name, frame, retention, once, trace)
             .boxed()
     }
 

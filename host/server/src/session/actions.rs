@@ -2,19 +2,19 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use signalbox_broker::{BrokerError, HistoryName, Retention, Target};
+use signalbox_broker::{AppendKind, AppendOnce, BrokerError, HistoryName, Retention, Target};
 use signalbox_plugin_runtime::{Action, Draft};
 use signalbox_protocol::{
     ClientInfo, Destination, Frame,
     outbound::{AckStatus, Delivery},
 };
-use signalbox_router::Connection;
+use signalbox_router::{Connection, Reach};
 use signalbox_telemetry::{
     metrics::{DropReason, events::MessageDropped},
     trace::Trace,
 };
 
-use super::{Services, rooms};
+use super::{Services, once::OnceMessage, rooms};
 
 /// The party on whose behalf actions are carried out.
 #[derive(Clone, Copy)]
@@ -28,6 +28,8 @@ pub(super) struct Actor<'a> {
     pub(super) trace: Trace<'a>,
     /// The client whose changes of rooms are reported to plugins; `None` if they are not reported.
     pub(super) member: Option<&'a Arc<ClientInfo>>,
+    /// The message, if it is handled once although its sender may repeat it.
+    pub(super) once: Option<&'a OnceMessage>,
 }
 
 impl<'a> Actor<'a> {
@@ -43,6 +45,7 @@ impl<'a> Actor<'a> {
             user: connection.user(),
             trace: None,
             member: Some(client),
+            once: None,
         }
     }
 
@@ -54,6 +57,7 @@ impl<'a> Actor<'a> {
             user: &client.user,
             trace: None,
             member: Some(client),
+            once: None,
         }
     }
 
@@ -102,16 +106,17 @@ impl<'a> Actor<'a> {
             room: to.room(),
             message_id: None,
         };
-        if self.send(to, &delivery).await.is_err() {
+        if self.send(to, &delivery, None).await.is_err() {
             self.drop_message(DropReason::Offline);
         }
     }
 
-    /// Sends `delivery`, and returns whether it reached anybody, or waits in a history.
+    /// Sends `delivery`, which is one of the message `once`, and returns whether it reached anybody, or waits in a history.
     pub(super) async fn send(
         &self,
         to: &Destination<'_>,
         delivery: &Delivery<'_>,
+        once: Option<&OnceMessage>,
     ) -> Result<AckStatus, BrokerError> {
         let router = &self.services.router;
         let frame = delivery.encode();
@@ -125,7 +130,7 @@ impl<'a> Actor<'a> {
             Destination::User(user) => {
                 if let Some(retention) = router.user_retention() {
                     return self
-                        .send_kept(HistoryName::User(user), &frame, retention)
+                        .send_kept(HistoryName::User(user), &frame, retention, once)
                         .await;
                 }
                 Target::User(user)
@@ -133,7 +138,7 @@ impl<'a> Actor<'a> {
             Destination::Room(room) => {
                 if let Some(retention) = rooms::retention(self.services, room) {
                     return self
-                        .send_kept(HistoryName::Room(room), &frame, retention)
+                        .send_kept(HistoryName::Room(room), &frame, retention, once)
                         .await;
                 }
                 Target::Room(room)
@@ -149,12 +154,37 @@ impl<'a> Actor<'a> {
         name: HistoryName<'_>,
         frame: &Frame,
         retention: Retention,
+        once: Option<&OnceMessage>,
     ) -> Result<AckStatus, BrokerError> {
         let router = &self.services.router;
         // On the heap, because otherwise every idle connection would keep the memory for it.
-        let sent = Box::pin(router.send_kept(name, frame, retention, self.trace));
-        let reach = sent.await?;
+        let reach = match once {
+            None => {
+                let sent = Box::pin(router.send_kept(name, frame, retention, None, self.trace));
+                sent.await?.0
+            }
+            Some(once) => Box::pin(self.send_kept_once(name, frame, retention, once)).await?,
+        };
         Ok(status(reach.anybody(), AckStatus::Kept))
+    }
+
+    async fn send_kept_once(
+        &self,
+        name: HistoryName<'_>,
+        frame: &Frame,
+        retention: Retention,
+        once: &OnceMessage,
+    ) -> Result<Reach, BrokerError> {
+        let id = &once.next_delivery();
+        let time = self.services.live.load().limits.once_time;
+        let once_here = Some(AppendOnce { id, time });
+        let router = &self.services.router;
+        let sent = router.send_kept(name, frame, retention, once_here, self.trace);
+        let (reach, kind) = sent.await?;
+        if let AppendKind::Repetition(Some(first)) = kind {
+            once.repeats(&first);
+        }
+        Ok(reach)
     }
 
     /// Whether `to` is the sender's connection, and there is none.

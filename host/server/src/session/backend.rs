@@ -6,7 +6,7 @@ use signalbox_pipeline::{self as pipeline, Message, Outcome};
 use signalbox_protocol::{Destination, EventType, HistoryExcerpt, HistoryRequest, Position};
 use signalbox_telemetry::trace::Trace;
 
-use super::{Services, actions::Actor, rooms};
+use super::{Services, actions::Actor, once::OnceMessage, rooms};
 pub use super::{not_sent::NotSent, outcome::Conclusion};
 
 /// A message from a backend that respects the limits of the WebSocket protocol.
@@ -24,6 +24,8 @@ pub struct Posted<'a> {
     pub raw: bool,
     /// The span of the request, if it is traced.
     pub trace: Trace<'a>,
+    /// The message, if it is handled once although the backend may repeat it.
+    pub once: Option<&'a OnceMessage>,
 }
 
 /// Sends `posted` with the message ID `id` along the same path as clients' messages: through the plugins, unless it is
@@ -58,6 +60,7 @@ pub async fn post(
         user: posted.sender,
         trace: posted.trace,
         member: None,
+        once: posted.once,
     };
     let result = actor.conclude(outcome, Some(id)).await;
     actor.record(result.as_ref().map(|conclusion| conclusion.status));

@@ -21,6 +21,7 @@ use super::{
     LiveConfig, Services,
     actions::Actor,
     not_sent::NotSent,
+    once::OnceMessage,
     outcome::Conclusion,
     token::{self, Replacement},
 };
@@ -261,11 +262,13 @@ impl FrameContext<'_> {
     }
 
     fn ack(&self, id: &str, answer: &Answer) -> Frame {
+        let first_id = self.actor.once.and_then(OnceMessage::first_id);
+        let message_id = first_id.unwrap_or(self.message_id);
         let ack = AckPayload {
             room: answer.room.as_ref(),
             history: answer.history.as_ref(),
             data: answer.data.as_deref(),
-            ..AckPayload::new(id, self.message_id, answer.status)
+            ..AckPayload::new(id, message_id, answer.status)
         };
         let Some(seen) = self.seen else {
             return ack.encode();

@@ -110,7 +110,7 @@ impl Actor<'_> {
             room: to.room(),
             message_id,
         };
-        match self.send(to, &delivery).await {
+        match self.send(to, &delivery, self.once).await {
             Ok(status) => {
                 if status == AckStatus::Offline {
                     // Its receivers would not have seen an ID that its sender did not ask for.

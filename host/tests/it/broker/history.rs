@@ -221,7 +221,7 @@ pub(super) async fn only_as_many_messages_are_kept_as_the_history_has_room_for(
     for n in 1..=8 {
         let frame = frame(Target::Room("r"), &n.to_string());
         let room = HistoryName::Room("r");
-        let appended = nodes[0].broker.append(room, &frame, small, None);
+        let appended = nodes[0].broker.append(room, &frame, small, None, None);
         assert_eq!(appended.await.unwrap().position.offset, n);
     }
     assert_eq!(numbers(&nodes[0], ALL).await, [6, 7, 8]);

@@ -1,17 +1,17 @@
 //! Histories in Redis: lost and foreign data, and nodes of an earlier version.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ::redis::aio::PubSub;
 use futures_util::{
     StreamExt as _,
     future::{join, join_all},
 };
-use signalbox::broker::{HistoryName, HistoryQuery, Target};
+use signalbox::broker::{AppendKind, AppendOnce, HistoryName, HistoryQuery, Target};
 
 use super::{
     history::{ALL, messages},
-    nodes::{frame, redis_nodes},
+    nodes::{RETENTION, frame, redis_nodes, text_in},
 };
 use crate::redis::{Server, until};
 
@@ -42,6 +42,67 @@ async fn an_entry_has_the_number_of_its_message_as_id_and_everything_expires() {
         let seconds: i64 = server.command(&["TTL", key]).await;
         assert!((1..=most).contains(&seconds), "{key}: {seconds}");
     }
+}
+
+#[tokio::test]
+async fn a_repetition_is_not_appended_and_its_receivers_get_the_first_message() {
+    let server = Server::start().await;
+    let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
+    nodes[1].join("r").await;
+    let append = async |node: usize, id, text| {
+        let once = AppendOnce {
+            id,
+            time: Duration::from_secs(60),
+        };
+        let message = frame(Target::Room("r"), text);
+        let room = HistoryName::Room("r");
+        let appended = nodes[node]
+            .broker
+            .append(room, &message, RETENTION, Some(once), None);
+        appended.await.unwrap()
+    };
+    let first = append(0, "a-1", "first").await;
+    assert_eq!(first.kind, AppendKind::New);
+    for node in [0, 1] {
+        let again = append(node, "a-1", "again").await;
+        assert_eq!(again.position, first.position);
+        let AppendKind::Repetition(Some(kept)) = &again.kind else {
+            panic!("a repetition: {again:?}")
+        };
+        assert_eq!(text_in(kept), "first");
+        assert!(!kept.as_str().contains("offset"), "{kept:?}");
+        assert_eq!((again.connections, again.nodes), (node, 1 - node));
+    }
+    until("the message arrives with each attempt", async || {
+        let kept = nodes[1].kept("r");
+        (kept == vec![(1, "first".to_owned()); 3]).then_some(())
+    })
+    .await;
+    assert_eq!(append(0, "a-2", "second").await.position.offset, 2);
+    let page = nodes[0].read("r", ALL).await;
+    assert_eq!(
+        messages(&page),
+        [(1, "first".to_owned()), (2, "second".to_owned())]
+    );
+    let key = "room_history:{r}:once:a-1";
+    let left: i64 = server.command(&["PTTL", key]).await;
+    assert!((1..=60_000).contains(&left), "{left}");
+    // The message may be gone before its place is forgotten.
+    let _: () = server.command(&["XTRIM", LOG, "MAXLEN", "1"]).await;
+    let gone = append(0, "a-1", "again").await;
+    assert_eq!(gone.kind, AppendKind::Repetition(None));
+    assert_eq!(
+        (gone.position, gone.connections, gone.nodes),
+        (first.position.clone(), 0, 0)
+    );
+    // Places of another epoch, strange ones, and those that the history has not reached mean nothing.
+    for strange in ["", "x", "other 1", &format!("{} 9", first.position.epoch)] {
+        let _: () = server.command(&["SET", key, strange]).await;
+        assert_eq!(append(0, "a-1", "x").await.kind, AppendKind::New);
+    }
+    let _: () = server.command(&["DEL", HEAD]).await;
+    let other = append(0, "a-1", "new").await;
+    assert_eq!((other.kind, other.position.offset), (AppendKind::New, 1));
 }
 
 #[tokio::test]

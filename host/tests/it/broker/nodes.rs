@@ -303,7 +303,7 @@ impl Node {
 
     pub(super) async fn append_to(&self, name: HistoryName<'_>, text: &str) -> Appended {
         let frame = frame(name.into(), text);
-        let appended = self.broker.append(name, &frame, RETENTION, None);
+        let appended = self.broker.append(name, &frame, RETENTION, None, None);
         appended.await.unwrap()
     }
 

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use signalbox_protocol::{Epoch, Frame, Position};
 use signalbox_redis_client::{Commands, Script, Unavailable};
 
-use super::super::keys::KeyNames;
-use crate::{HistoryName, Retention, history::new_epoch};
+use super::{super::keys::KeyNames, answers::LogEntry};
+use crate::{AppendOnce, HistoryName, Retention, history::new_epoch};
 
 /// The longest time after which a key may expire: 1,000 years. Redis refuses times that end too late for it.
 const EXPIRY_MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
@@ -31,15 +31,36 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
     };
 }
 
-/// Appends the frame `ARGV[3]`, and keeps the last `ARGV[4]` messages for `ARGV[5]` ms.
-const APPEND: &str = concat!(
-    open_history!(),
-    r#"
+/// Appends the frame `ARGV[3]` to an open history, and keeps the last `ARGV[4]` messages for `ARGV[5]` ms.
+macro_rules! append_frame {
+    () => {
+        r#"
 last = string.format('%.0f', tonumber(last) + 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], last .. '-0', epoch, ARGV[3])
 redis.call('HSET', KEYS[1], 'o', last)
 redis.call('PEXPIRE', KEYS[2], ARGV[5])
-return {epoch, last}
+"#
+    };
+}
+
+const APPEND: &str = concat!(open_history!(), append_frame!(), "return {epoch, last}");
+
+/// Appends as [`APPEND`] does, and remembers the position in `KEYS[3]` for `ARGV[6]` ms. If that key names a position of the
+/// epoch, appends nothing, and returns this position with the entry of the log, if that is still there.
+const APPEND_ONCE: &str = concat!(
+    open_history!(),
+    r#"
+local place = redis.call('GET', KEYS[3])
+local first = place and string.match(place, '^' .. epoch .. ' (%d+)$')
+if first and tonumber(first) <= tonumber(last) then
+    redis.call('PEXPIRE', KEYS[3], ARGV[6])
+    return {epoch, first, redis.call('XREVRANGE', KEYS[2], first .. '-0', first .. '-0')}
+end
+"#,
+    append_frame!(),
+    r#"
+redis.call('SET', KEYS[3], epoch .. ' ' .. last, 'PX', ARGV[6])
+return {epoch, last, false}
 "#
 );
 
@@ -60,6 +81,7 @@ pub(super) struct HistoryScripts {
     commands: Commands,
     keys: Arc<KeyNames>,
     append: Script,
+    append_once: Script,
     open: Script,
     reset: Script,
 }
@@ -70,6 +92,7 @@ impl HistoryScripts {
             commands,
             keys,
             append: Script::new(APPEND),
+            append_once: Script::new(APPEND_ONCE),
             open: Script::new(OPEN),
             reset: Script::new(RESET),
         }
@@ -93,6 +116,34 @@ impl HistoryScripts {
             time.as_bytes(),
         ];
         self.position_after(&self.append, name, &args).await
+    }
+
+    /// Appends `frame`, unless the history remembers the ID of `once`. Returns its position then, and the entries of the log
+    /// there; `None` if the message was appended.
+    pub(super) async fn append_once(
+        &self,
+        name: HistoryName<'_>,
+        frame: &Frame,
+        retention: Retention,
+        once: AppendOnce<'_>,
+    ) -> Result<(Position, Option<Vec<LogEntry>>), Unavailable> {
+        let epoch = new_epoch();
+        let position_time = millis(retention.position_time());
+        let (size, time) = (retention.size.to_string(), millis(retention.time));
+        let args = [
+            epoch.as_str().as_bytes(),
+            position_time.as_bytes(),
+            frame.as_str().as_bytes(),
+            size.as_bytes(),
+            time.as_bytes(),
+            &millis(once.time).into_bytes(),
+        ];
+        let [head, log] = self.keys_of(name);
+        let keys = [head, log, self.keys.history_once(name, once.id)];
+        let script = &self.append_once;
+        let (epoch, offset, found): (String, u64, _) =
+            self.commands.run_script(script, &keys, &args).await?;
+        Ok((position(&epoch, offset)?, found))
     }
 
     /// The position of a history, which is created if there is none.
@@ -133,14 +184,18 @@ impl HistoryScripts {
     ) -> Result<Position, Unavailable> {
         let keys = self.keys_of(name);
         let (epoch, offset): (String, u64) = self.commands.run_script(script, &keys, args).await?;
-        let epoch = Epoch::parse(&epoch)
-            .ok_or_else(|| Unavailable::new("Redis gave a malformed epoch of a history"))?;
-        Ok(Position { epoch, offset })
+        position(&epoch, offset)
     }
 
     fn keys_of(&self, name: HistoryName<'_>) -> [String; 2] {
         [self.keys.history_head(name), self.keys.history_log(name)]
     }
+}
+
+fn position(epoch: &str, offset: u64) -> Result<Position, Unavailable> {
+    let epoch = Epoch::parse(epoch)
+        .ok_or_else(|| Unavailable::new("Redis gave a malformed epoch of a history"))?;
+    Ok(Position { epoch, offset })
 }
 
 /// A time until a key expires, in the form for Redis.
@@ -157,7 +212,9 @@ mod tests {
     #[test]
     fn numbers_end_where_clients_cannot_represent_them() {
         let bound = format!("tonumber(last) < {OFFSET_MAX}\n");
-        assert!(APPEND.contains(&bound) && OPEN.contains(&bound));
+        for script in [APPEND, APPEND_ONCE, OPEN] {
+            assert!(script.contains(&bound));
+        }
     }
 
     #[test]

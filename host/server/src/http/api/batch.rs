@@ -8,7 +8,6 @@ use axum::{
     response::Response,
 };
 use serde::Serialize;
-use signalbox_broker::OnceKey;
 
 use super::{
     BodyLimit, invalid_body,
@@ -18,9 +17,12 @@ use super::{
     once::{self, OnceAnswer, OnceCaller},
     read,
 };
-use crate::http::{
-    AppState,
-    error::{ApiError, json_of},
+use crate::{
+    http::{
+        AppState,
+        error::{ApiError, json_of},
+    },
+    session::once::OnceIdentity,
 };
 
 /// The most messages of one call.
@@ -42,15 +44,16 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let body = read(&state, body, BodyLimit::Batch).await?;
     object::check_content(&headers)?;
-    let Some(key) = once::key(&headers, caller.as_deref())? else {
+    let call = ("/api/batch", &body[..]);
+    let Some(identity) = once::identity(&headers, caller.as_deref(), call)? else {
         return answer(&state, None, &headers, &body).await;
     };
-    once::to_the_end(async move { answer(&state, Some(key), &headers, &body).await }).await
+    once::to_the_end(async move { answer(&state, Some(identity), &headers, &body).await }).await
 }
 
 async fn answer(
     state: &AppState,
-    key: Option<OnceKey>,
+    identity: Option<OnceIdentity>,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response, ApiError> {
@@ -72,9 +75,10 @@ async fn answer(
     let parent = messages::parent(headers);
     let work = async {
         let mut results = Vec::with_capacity(messages.len());
-        for message in messages {
+        for (number, message) in messages.into_iter().enumerate() {
+            let once = identity.as_ref().map(|identity| (identity, number));
             results.push(match message {
-                Ok(message) => messages::send(state, parent.as_ref(), &message).await,
+                Ok(message) => messages::send(state, parent.as_ref(), &message, once).await,
                 Err(error) => MessageResult::failed(error),
             });
         }
@@ -83,7 +87,7 @@ async fn answer(
             body: json_of(&BatchResult { results }),
         })
     };
-    once::answer(state, key, ("/api/batch", body), work).await
+    once::answer(state, identity.clone(), work).await
 }
 
 /// The messages of a batch, as JSON.

@@ -100,6 +100,7 @@ impl<'a> PostMessage<'a> {
             payload: self.payload.unwrap_or("null"),
             raw: self.raw,
             trace: None,
+            once: None,
         }
     }
 }

@@ -4,7 +4,6 @@ use axum::{Extension, body::Body, extract::State, http::HeaderMap, response::Res
 use futures_util::future::join_all;
 use serde::{Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
-use signalbox_broker::OnceKey;
 use signalbox_protocol::Destination;
 use signalbox_telemetry::{metrics::events::MessageRejected, trace::Parent};
 
@@ -20,7 +19,10 @@ use crate::{
         AppState,
         error::{ApiError, json_of},
     },
-    session::backend::{self, Conclusion, Posted},
+    session::{
+        backend::{self, Conclusion, Posted},
+        once::{OnceIdentity, OnceMessage},
+    },
 };
 
 /// The number of messages of one list that are sent at the same time.
@@ -86,22 +88,24 @@ pub(super) async fn post(
 ) -> Result<Response, ApiError> {
     let body = read(&state, body, BodyLimit::WithList).await?;
     object::check_content(&headers)?;
-    let Some(key) = once::key(&headers, caller.as_deref())? else {
+    let call = ("/api/messages", &body[..]);
+    let Some(identity) = once::identity(&headers, caller.as_deref(), call)? else {
         return answer(&state, None, &headers, &body).await;
     };
-    once::to_the_end(async move { answer(&state, Some(key), &headers, &body).await }).await
+    once::to_the_end(async move { answer(&state, Some(identity), &headers, &body).await }).await
 }
 
 async fn answer(
     state: &AppState,
-    key: Option<OnceKey>,
+    identity: Option<OnceIdentity>,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Response, ApiError> {
     let message = parse(state, body)?;
     let parent = parent(headers);
     let work = async {
-        match send(state, parent.as_ref(), &message).await {
+        let once = identity.as_ref().map(|identity| (identity, 0));
+        match send(state, parent.as_ref(), &message, once).await {
             MessageResult::One(SendResult::Failed { error }) => Err(error),
             result => Ok(OnceAnswer {
                 body: json_of(&result),
@@ -109,7 +113,7 @@ async fn answer(
             }),
         }
     };
-    once::answer(state, key, ("/api/messages", body), work).await
+    once::answer(state, identity.clone(), work).await
 }
 
 /// Parses a message, and counts one that is malformed.
@@ -135,24 +139,29 @@ pub(super) fn parent(headers: &HeaderMap) -> Option<Parent> {
     Parent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
-/// Sends `message` to each of its receivers, as a part of the trace of `parent`.
+/// Sends `message` to each of its receivers, as a part of the trace of `parent`. `once`: the identity of its call, if that
+/// may be repeated, and the number of the message in the call.
 pub(super) async fn send(
     state: &AppState,
     parent: Option<&Parent>,
     message: &PostMessage<'_>,
+    once: Option<(&OnceIdentity, usize)>,
 ) -> MessageResult {
+    let once_for = |receiver| once.map(|(identity, message)| identity.message(message, receiver));
     let list = match &message.to {
         Receivers::One(to) => {
-            let sent = send_to(state, parent, message, to.clone()).await;
+            let sent = send_to(state, parent, message, to.clone(), once_for(0)).await;
             return MessageResult::One(sent);
         }
         Receivers::Each(list) => list,
     };
     let mut results = Vec::with_capacity(list.len());
-    for some in list.chunks(AT_A_TIME) {
+    for (chunk, some) in list.chunks(AT_A_TIME).enumerate() {
+        let numbers = chunk * AT_A_TIME..;
         let sends: Vec<_> = some
             .iter()
-            .map(|to| send_to(state, parent, message, Some(to.clone())))
+            .zip(numbers)
+            .map(|(to, number)| send_to(state, parent, message, Some(to.clone()), once_for(number)))
             .collect();
         let sent = some.iter().zip(join_all(sends).await);
         results.extend(sent.map(|(to, result)| ReceiverResult::new(to, result)));
@@ -165,6 +174,7 @@ async fn send_to(
     parent: Option<&Parent>,
     message: &PostMessage<'_>,
     to: Option<Destination<'static>>,
+    once: Option<OnceMessage>,
 ) -> SendResult {
     let services = &state.services;
     let message_id = services.ids.next();
@@ -175,11 +185,16 @@ async fn send_to(
     }
     let posted = Posted {
         trace: span.as_ref(),
+        once: once.as_ref(),
         ..message.posted(to)
     };
     match backend::post(services, &message_id, posted).await {
         Ok(Conclusion { status, data }) => SendResult::Sent {
-            message_id: message_id.to_string(),
+            message_id: once
+                .as_ref()
+                .and_then(OnceMessage::first_id)
+                .unwrap_or(&message_id)
+                .to_owned(),
             status: status.as_str(),
             data: data.map(ReplyData),
         },

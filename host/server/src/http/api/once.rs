@@ -15,7 +15,7 @@ use crate::{
         AppState,
         error::{ApiError, json_text},
     },
-    session::once::{self, OnceStart},
+    session::once::{self, OnceIdentity, OnceStart},
 };
 
 /// The header with the key of a call.
@@ -59,14 +59,20 @@ pub(super) async fn to_the_end(
     answered.unwrap_or_else(|_| Err(ApiError::panicked()))
 }
 
-/// The name of the call that `headers` belong to; `None` if it has none.
+/// The identity of the call of `path` with `body` that `headers` belong to; `None` if it has no key.
 ///
 /// # Errors
 /// Returns 400 if the key is malformed.
-pub(super) fn key(
+pub(super) fn identity(
     headers: &HeaderMap,
     caller: Option<&OnceCaller>,
-) -> Result<Option<OnceKey>, ApiError> {
+    (path, body): (&str, &[u8]),
+) -> Result<Option<OnceIdentity>, ApiError> {
+    let key = key(headers, caller)?;
+    Ok(key.map(|key| OnceIdentity::new(key, &[path.as_bytes(), body])))
+}
+
+fn key(headers: &HeaderMap, caller: Option<&OnceCaller>) -> Result<Option<OnceKey>, ApiError> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let (Some(key), Some(caller)) = (given.next(), caller) else {
         return Ok(None);
@@ -88,24 +94,17 @@ pub(super) fn key(
     }
 }
 
-/// Answers the call named `key`, of `path` with `body`, with the result of `work`, or of the first call with this name.
+/// Answers the call that `identity` names with the result of `work`, or of the first such call.
 pub(super) async fn answer(
     state: &AppState,
-    key: Option<OnceKey>,
-    (path, body): (&str, &[u8]),
+    identity: Option<OnceIdentity>,
     work: impl Future<Output = Result<OnceAnswer, ApiError>>,
 ) -> Result<Response, ApiError> {
-    let Some(key) = key else {
+    let Some(identity) = identity else {
         let answer = work.await?;
         return Ok(json_text(StatusCode::OK, answer.body));
     };
-    let claim = match once::begin(
-        &state.services,
-        key,
-        once::fingerprint(&[path.as_bytes(), body]),
-    )
-    .await?
-    {
+    let claim = match once::begin(&state.services, identity).await? {
         OnceStart::First(claim) => claim,
         OnceStart::Repetition(kept) => return Ok(repeat(&kept)),
     };

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{Answer, FrameContext};
 use crate::session::{
     LiveConfig,
-    once::{self, OnceStart},
+    actions::Actor,
+    once::{self, OnceIdentity, OnceStart},
 };
 
 impl FrameContext<'_> {
@@ -20,13 +21,15 @@ impl FrameContext<'_> {
     ) {
         let (services, id) = (self.actor.services, self.id.unwrap_or_default());
         let key = OnceKey::of_user(self.connection.user(), id);
-        let fingerprint = once::fingerprint(&[
+        let parts = [
             envelope.event_type.as_bytes(),
             envelope.receiver.as_deref().unwrap_or_default().as_bytes(),
             envelope.room.as_deref().unwrap_or_default().as_bytes(),
             envelope.payload.as_bytes(),
-        ]);
-        let claim = match once::begin(services, key, fingerprint).await {
+        ];
+        let identity = OnceIdentity::new(key, &parts);
+        let message = identity.message(0, 0);
+        let claim = match once::begin(services, identity).await {
             Ok(OnceStart::First(claim)) => claim,
             Ok(OnceStart::Repetition(answer)) => {
                 let table = services.router.table();
@@ -35,13 +38,20 @@ impl FrameContext<'_> {
             }
             Err(error) => return self.answer(Err(error)),
         };
-        let handled = claim.hold(self.custom(envelope, arrived, live)).await;
+        let context = FrameContext {
+            actor: Actor {
+                once: Some(&message),
+                ..self.actor
+            },
+            ..*self
+        };
+        let handled = claim.hold(context.custom(envelope, arrived, live)).await;
         let result = handled.map(Answer::from);
         let is_kept = result
             .as_ref()
             .err()
             .is_none_or(|error| !error.is_retryable());
-        let answer = self.encode(&result);
+        let answer = context.encode(&result);
         let kept = answer.as_ref().filter(|_| is_kept);
         claim.settle(kept.map(Frame::as_str)).await;
         self.send_answer(answer);
