@@ -1,4 +1,4 @@
-//! The Python packages that tests start: moto simulates CloudWatch, kosoku runs the Autobahn cases, and
+//! Virtual environments, and the Python packages that tests start: moto simulates CloudWatch, kosoku runs the Autobahn cases, and
 //! openapi-python-client generates a client of the API.
 
 use std::path::Path;
@@ -26,8 +26,13 @@ pub(crate) fn install(workspace: &Workspace) -> anyhow::Result<()> {
     let environment = workspace.root().join(ENVIRONMENT);
     let marker = environment.join("installed.txt");
     install_packages(&packages, &marker, "pip install", || {
-        build(&environment, &packages).context(BY_HAND)
+        install_into(&environment, &packages)
     })
+}
+
+/// Creates a virtual environment in `environment` with the packages of the list `packages`.
+pub(crate) fn install_into(environment: &Path, packages: &Path) -> anyhow::Result<()> {
+    build(environment, packages).context(BY_HAND)
 }
 
 fn build(environment: &Path, packages: &Path) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@ mod maven;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
@@ -101,6 +101,34 @@ pub(crate) fn may_install() -> bool {
     std::env::var_os(INSTALL_VARIABLE).is_none_or(|value| value != "no")
 }
 
+/// A list of packages, and the file in their folder that shows which list is installed.
+pub(crate) struct PackageList {
+    wanted: String,
+    marker: PathBuf,
+}
+
+impl PackageList {
+    /// Reads the file `list`.
+    pub(crate) fn read(list: &Path, marker: &Path) -> anyhow::Result<Self> {
+        let wanted = fs::read_to_string(list);
+        Ok(Self {
+            wanted: wanted.with_context(|| format!("cannot read {}", list.display()))?,
+            marker: marker.to_owned(),
+        })
+    }
+
+    /// Whether the packages of this list are installed.
+    pub(crate) fn is_installed(&self) -> bool {
+        fs::read_to_string(&self.marker).is_ok_and(|installed| installed == self.wanted)
+    }
+
+    /// Notes that they are installed. Comes last, so that an interrupted installation is repeated.
+    pub(crate) fn mark_installed(&self) -> anyhow::Result<()> {
+        fs::write(&self.marker, &self.wanted)
+            .with_context(|| format!("cannot write {}", self.marker.display()))
+    }
+}
+
 /// Installs the packages that the file `list` names, unless the file `marker` in their folder shows that they are there.
 /// `command` is for messages.
 pub(crate) fn install_packages(
@@ -109,11 +137,11 @@ pub(crate) fn install_packages(
     command: &str,
     install: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (shown, place) = (list.display(), marker.parent().unwrap_or(marker).display());
-    let wanted = fs::read_to_string(list).with_context(|| format!("cannot read {shown}"))?;
-    if fs::read_to_string(marker).is_ok_and(|installed| installed == wanted) {
+    let packages = PackageList::read(list, marker)?;
+    if packages.is_installed() {
         return Ok(());
     }
+    let (shown, place) = (list.display(), marker.parent().unwrap_or(marker).display());
     ensure!(
         may_install(),
         "the packages of {shown} are missing, and {INSTALL_VARIABLE}=no forbids to install them into {place}"
@@ -121,8 +149,7 @@ pub(crate) fn install_packages(
     eprintln!("installing the packages of {shown} into {place}: {command}");
     install()
         .with_context(|| format!("the packages of {shown} are missing and cannot be installed"))?;
-    // Written last, so that an interrupted installation is repeated.
-    fs::write(marker, wanted).with_context(|| format!("cannot write to {place}"))
+    packages.mark_installed()
 }
 
 /// Prints which of the requirements are missing, and how each will be installed.

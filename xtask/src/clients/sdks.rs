@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use super::packages;
 use crate::programs::{NODE, NPM, Program};
-use crate::requirements::{self, INSTALL_VARIABLE, MAVEN, Requirement, may_install};
+use crate::python;
+use crate::requirements::{self, MAVEN, PackageList, Requirement, install_packages, may_install};
 use crate::steps::run_program;
 use crate::workspace::Workspace;
 
@@ -267,15 +268,11 @@ pub(super) fn document_typescript(place: &Place<'_>) -> anyhow::Result<()> {
 fn build_package(place: &Place<'_>) -> anyhow::Result<()> {
     let lock = place.source.join("package-lock.json");
     let installed = place.source.join("node_modules/.installed.json");
-    install(
-        &lock,
-        &installed,
-        "npm must reach its registry or a mirror (npm config set registry)",
-        || {
-            let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-            run_program(&mut place.command("npm", &words))
-        },
-    )?;
+    install_packages(&lock, &installed, "npm ci", || {
+        let words = ["ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+        run_program(&mut place.command("npm", &words))
+            .context("npm must reach its registry or a mirror (npm config set registry)")
+    })?;
     let mut build = place.command("npm", &["run", "--silent", "--if-present", "build"]);
     run_program(build.env("API_DOCS", place.api_docs()))
 }
@@ -317,28 +314,9 @@ fn write_python_reference(place: &Place<'_>) -> anyhow::Result<()> {
 fn install_python(place: &Place<'_>) -> anyhow::Result<()> {
     let packages = place.source.join("requirements.txt");
     let installed = place.built.join("installed.txt");
-    install(
-        &packages,
-        &installed,
-        "pip must reach PyPI or a mirror (PIP_INDEX_URL, PIP_FIND_LINKS)",
-        || {
-            run_program(
-                Command::new("python3")
-                    .args(["-m", "venv", "--clear"])
-                    .arg(&place.built),
-            )?;
-            let words = [
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--requirement",
-            ];
-            run_program(place.python().args(words).arg(&packages))
-        },
-    )
+    install_packages(&packages, &installed, "pip install", || {
+        python::install_into(&place.built, &packages)
+    })
 }
 
 fn prepare_go(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
@@ -388,9 +366,9 @@ const JAVA_THAT_STARTS_FAST: [&str; 3] =
 fn prepare_kotlin(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<()> {
     let packages = place.source.join("pom.xml");
     let installed = place.built.join("installed.xml");
-    let list = read_list(&packages)?;
+    let packages = PackageList::read(&packages, &installed)?;
     let mut maven = place.maven();
-    if !may_install() || is_installed(&list, &installed) {
+    if !may_install() || packages.is_installed() {
         // Packages that are already there are used.
         maven.arg("--offline");
     }
@@ -400,45 +378,5 @@ fn prepare_kotlin(place: &Place<'_>, program: Option<&Path>) -> anyhow::Result<(
     run_program(maven.arg("package")).context(
         "if packages are missing, Maven must reach Maven Central or a mirror of it (mirrors in ~/.m2/settings.xml)",
     )?;
-    mark_installed(&list, &installed)
-}
-
-/// Installs the packages of the list `wanted`, unless `installed` says that it was done.
-fn install(
-    wanted: &Path,
-    installed: &Path,
-    by_hand: &str,
-    work: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let list = read_list(wanted)?;
-    if is_installed(&list, installed) {
-        return Ok(());
-    }
-    if !may_install() {
-        bail!(
-            "the packages of {} are missing, and {INSTALL_VARIABLE}=no forbids to install them",
-            wanted.display()
-        );
-    }
-    eprintln!("installing the packages of {}", wanted.display());
-    work().with_context(|| {
-        format!(
-            "the packages of {} cannot be installed: {by_hand}",
-            wanted.display()
-        )
-    })?;
-    mark_installed(&list, installed)
-}
-
-fn read_list(wanted: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(wanted).with_context(|| format!("cannot read {}", wanted.display()))
-}
-
-fn is_installed(list: &str, installed: &Path) -> bool {
-    fs::read_to_string(installed).is_ok_and(|installed| installed == list)
-}
-
-/// Comes last, so that an interrupted installation is repeated.
-fn mark_installed(list: &str, installed: &Path) -> anyhow::Result<()> {
-    fs::write(installed, list).with_context(|| format!("cannot write {}", installed.display()))
+    packages.mark_installed()
 }
