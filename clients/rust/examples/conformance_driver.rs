@@ -1,8 +1,9 @@
 //! The driver of `clients/conformance/README.md` for this client.
 
+mod commands;
+
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
-use std::io::BufRead;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,6 @@ use signalbox_client::{
     Client, Error, Event, Events, JoinOptions, Message, Offline, Options, Outgoing, Presence,
     State, StateChange, TokenError, Transport,
 };
-use tokio::sync::mpsc;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,7 +96,7 @@ struct Numbers {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let mut lines = lines();
+    let mut lines = commands::lines::<Line>();
     let mut client = None;
     let mut reporter = None;
     while let Some(Line { n, command }) = lines.recv().await {
@@ -126,24 +126,6 @@ async fn main() {
         // Its last event is on the way.
         let _ = reporter.await;
     }
-}
-
-/// Returns the commands. A thread reads them from the standard input, which has no asynchronous form without one.
-fn lines() -> mpsc::Receiver<Line> {
-    let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(line) => {
-                    if sender.blocking_send(line).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => eprintln!("{line} is no command: {error}"),
-            }
-        }
-    });
-    receiver
 }
 
 async fn open(command: Open) -> Result<(Client, Events), Error> {

@@ -1,14 +1,14 @@
 //! Many clients in one process, for the herd of `clients/conformance/README.md`.
 
+mod commands;
+
 use std::collections::BTreeMap;
-use std::io::BufRead;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use signalbox_client::{Client, Error, Event, Events, JoinOptions, Options, State, StateChange};
-use tokio::sync::mpsc;
 
 #[derive(Deserialize)]
 struct Line {
@@ -75,7 +75,7 @@ fn lock(report: &Mutex<Report>) -> MutexGuard<'_, Report> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let mut lines = lines();
+    let mut lines = commands::lines::<Line>();
     let mut herd = Vec::new();
     while let Some(Line { n, command }) = lines.recv().await {
         match command {
@@ -96,24 +96,6 @@ async fn main() -> Result<(), Error> {
         client.close().await;
     }
     Ok(())
-}
-
-/// Returns the commands. A thread reads them from the standard input, which has no asynchronous form without one.
-fn lines() -> mpsc::Receiver<Line> {
-    let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            match serde_json::from_str(&line) {
-                Ok(line) => {
-                    if sender.blocking_send(line).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => eprintln!("{line} is no command: {error}"),
-            }
-        }
-    });
-    receiver
 }
 
 async fn open(url: &str, Member { user, rooms }: Member) -> Result<(Client, Shared), Error> {

@@ -64,7 +64,7 @@ impl Channel {
         }
     }
 
-    /// Writes what waits, and returns what arrives next; nothing of the server if `reads` is false.
+    /// Writes the bytes that wait, and returns the next event. Reads nothing from the server if `reads` is false.
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self, reads: bool) -> Arrival {
         match self {

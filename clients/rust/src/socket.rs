@@ -92,7 +92,7 @@ impl Socket {
         self.unwritten_bytes
     }
 
-    /// Writes what waits, and returns what arrives next; never if `reads` is false.
+    /// Writes the bytes that wait, and returns the next event. Reads nothing from the server if `reads` is false.
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self, reads: bool) -> Arrival {
         poll_fn(|context| {

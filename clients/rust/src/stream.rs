@@ -134,7 +134,7 @@ impl Stream {
         self.sender.waiting_bytes
     }
 
-    /// Sends what waits, and returns what arrives next; nothing of the server if `reads` is false.
+    /// Writes the bytes that wait, and returns the next event. Reads nothing from the server if `reads` is false.
     /// Dropping the future loses nothing.
     pub(crate) async fn next(&mut self, reads: bool) -> Arrival {
         poll_fn(|context| {

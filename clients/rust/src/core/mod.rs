@@ -112,7 +112,7 @@ pub(crate) struct Dial {
     pub(crate) transport: Transport,
     /// The largest frame that the client accepts.
     pub(crate) receive_bytes_max: usize,
-    /// How long the server may take to accept a frame, if each has an answer of its own.
+    /// The longest wait for the server's answer to a `POST`.
     #[cfg_attr(
         not(feature = "sse"),
         expect(dead_code, reason = "a WebSocket has no such answers")
