@@ -76,6 +76,14 @@ end
 return 1
 "#;
 
+/// The arguments of [`APPEND`] and [`APPEND_ONCE`] that do not depend on the frame.
+struct AppendArguments {
+    epoch: Epoch,
+    position_time: String,
+    size: String,
+    time: String,
+}
+
 /// Runs the scripts, each once or not at all.
 pub(super) struct HistoryScripts {
     commands: Commands,
@@ -105,16 +113,8 @@ impl HistoryScripts {
         frame: &Frame,
         retention: Retention,
     ) -> Result<Position, Unavailable> {
-        let epoch = new_epoch();
-        let position_time = millis(retention.position_time());
-        let (size, time) = (retention.size.to_string(), millis(retention.time));
-        let args = [
-            epoch.as_str().as_bytes(),
-            position_time.as_bytes(),
-            frame.as_str().as_bytes(),
-            size.as_bytes(),
-            time.as_bytes(),
-        ];
+        let arguments = AppendArguments::new(retention);
+        let args = arguments.with(frame);
         self.position_after(&self.append, name, &args).await
     }
 
@@ -127,16 +127,15 @@ impl HistoryScripts {
         retention: Retention,
         once: AppendOnce<'_>,
     ) -> Result<(Position, Option<Vec<LogEntry>>), Unavailable> {
-        let epoch = new_epoch();
-        let position_time = millis(retention.position_time());
-        let (size, time) = (retention.size.to_string(), millis(retention.time));
+        let (arguments, once_time) = (AppendArguments::new(retention), millis(once.time));
+        let [epoch, position_time, frame, size, time] = arguments.with(frame);
         let args = [
-            epoch.as_str().as_bytes(),
-            position_time.as_bytes(),
-            frame.as_str().as_bytes(),
-            size.as_bytes(),
-            time.as_bytes(),
-            &millis(once.time).into_bytes(),
+            epoch,
+            position_time,
+            frame,
+            size,
+            time,
+            once_time.as_bytes(),
         ];
         let [head, log] = self.keys_of(name);
         let keys = [head, log, self.keys.history_once(name, once.id)];
@@ -189,6 +188,28 @@ impl HistoryScripts {
 
     fn keys_of(&self, name: HistoryName<'_>) -> [String; 2] {
         [self.keys.history_head(name), self.keys.history_log(name)]
+    }
+}
+
+impl AppendArguments {
+    fn new(retention: Retention) -> Self {
+        Self {
+            epoch: new_epoch(),
+            position_time: millis(retention.position_time()),
+            size: retention.size.to_string(),
+            time: millis(retention.time),
+        }
+    }
+
+    /// `ARGV[1]` to `ARGV[5]` of the scripts.
+    fn with<'a>(&'a self, frame: &'a Frame) -> [&'a [u8]; 5] {
+        [
+            self.epoch.as_str().as_bytes(),
+            self.position_time.as_bytes(),
+            frame.as_str().as_bytes(),
+            self.size.as_bytes(),
+            self.time.as_bytes(),
+        ]
     }
 }
 
