@@ -11,7 +11,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use signalbox::{
     Listeners, Server, Source,
     config::{Config, Environment},
@@ -449,6 +449,18 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Sends large messages to `user`, who does not read them, until the server has closed that connection.
+    pub(crate) async fn flood(&mut self, user: &str) {
+        let message =
+            json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": user, "id": "f"});
+        loop {
+            self.send(&message.to_string()).await;
+            if self.json().await["payload"]["status"] == "offline" {
+                return;
+            }
+        }
+    }
+
     pub(crate) async fn send(&mut self, text: &str) {
         self.socket
             .send(Message::text(text))

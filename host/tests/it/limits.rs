@@ -311,15 +311,7 @@ async fn a_slow_reader_that_never_reads_again_gives_its_place_back() {
     .await;
     let mut ann = node.client("ann").await;
     let _slow = RawClient::connect(&node, "slow").await;
-    let flood =
-        json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "slow", "id": "f"})
-            .to_string();
-    loop {
-        ann.send(&flood).await;
-        if ann.json().await["payload"]["status"] == "offline" {
-            break;
-        }
-    }
+    ann.flood("slow").await;
     node.until_metric("wss_active_connections ", |open| open == 1.0)
         .await;
     node.client("slow").await.expect_silence().await;

@@ -119,15 +119,7 @@ async fn a_slow_reader_of_a_stream_is_closed_with_4001_and_delays_nobody() {
     let node = Node::start("[limits]\noutbox_bytes_max = \"64KiB\"\nmessages_per_second = 0").await;
     let mut slow = EventClient::connect(&node, "slow").await;
     let mut ann = node.reachable("ann").await;
-    let flood =
-        json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "slow", "id": "f"})
-            .to_string();
-    loop {
-        ann.send(&flood).await;
-        if ann.json().await["payload"]["status"] == "offline" {
-            break;
-        }
-    }
+    ann.flood("slow").await;
     assert_eq!(slow.closed().await, 4001);
     node.until_metric("wss_closes_total{code=\"slow_consumer\"} ", |closes| {
         closes == 1.0
@@ -144,15 +136,7 @@ async fn a_client_that_takes_nothing_is_given_up_although_its_outbox_has_room() 
     .await;
     let _deaf = EventClient::connect(&node, "deaf").await;
     let mut ann = node.reachable("ann").await;
-    let flood =
-        json!({"type": "x", "payload": "y".repeat(30_000), "receiverId": "deaf", "id": "f"})
-            .to_string();
-    loop {
-        ann.send(&flood).await;
-        if ann.json().await["payload"]["status"] == "offline" {
-            break;
-        }
-    }
+    ann.flood("deaf").await;
     node.until_metric("wss_sse_connections ", |open| open == 0.0)
         .await;
 }
