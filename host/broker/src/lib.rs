@@ -104,11 +104,11 @@ pub type Publication<'a> =
 
 /// Whether a frame for a user may be delivered to their connections on this node.
 pub enum CaughtUp<'a> {
-    /// It may, whoever connects meanwhile: nothing is on its way.
+    /// It may: no earlier frame is on its way, even if the user connects here meanwhile.
     Yes,
     /// It may once the future completes.
     After(BoxFuture<'a, ()>),
-    /// It may not: frames are on their way, and the user is not connected here.
+    /// It may not: earlier frames are on their way, and the user is not connected here.
     Elsewhere,
 }
 

@@ -30,7 +30,7 @@ use super::{Connection, LocalTable, Router};
 /// Returns the most users of a room with presence, 0 for no limit; `None` for a room without presence.
 pub type PresenceRule = Arc<dyn Fn(&str) -> Option<usize> + Send + Sync>;
 
-/// How members learn who is in their rooms. By default no room has presence.
+/// The settings of presence. By default no room has it.
 #[derive(Clone, Default)]
 pub struct PresenceSettings {
     /// Time from the last connection of a user in a room to the report that the user left.

@@ -73,7 +73,7 @@ impl LiveConfig {
     }
 }
 
-/// How members learn who is in their rooms, according to `config`.
+/// The settings of presence in `config`.
 pub(crate) fn presence_settings(config: &Config) -> PresenceSettings {
     let PresenceConfig {
         grace,
