@@ -1,6 +1,8 @@
 //! The steps of a command: what runs, how long it took, and how it ended.
 
+use std::panic::resume_unwind;
 use std::process::Command;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -21,6 +23,27 @@ pub(crate) fn run_program(command: &mut Command) -> anyhow::Result<()> {
         words.join(" ")
     );
     Ok(())
+}
+
+/// A step that runs together with others.
+pub(crate) struct Planned<'a> {
+    name: String,
+    needed: &'a [&'a str],
+    work: Box<dyn FnOnce() -> anyhow::Result<()> + Send + 'a>,
+}
+
+impl<'a> Planned<'a> {
+    pub(crate) fn new(
+        name: &str,
+        needed: &'a [&'a str],
+        work: impl FnOnce() -> anyhow::Result<()> + Send + 'a,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            needed,
+            work: Box::new(work),
+        }
+    }
 }
 
 /// Steps that may need others: a step is skipped if one that it needs did not pass.
@@ -52,7 +75,40 @@ impl Steps {
         needed: &[&str],
         work: impl FnOnce() -> anyhow::Result<()>,
     ) {
-        let name = name.into();
+        let step = self.run(name.into(), needed, work);
+        self.done.push(step);
+    }
+
+    /// Runs steps at the same time; none of them may need another. Their output mixes.
+    pub(crate) fn at_once(&mut self, planned: Vec<Planned<'_>>) {
+        let this = &*self;
+        let done: Vec<_> = thread::scope(|scope| {
+            let start =
+                |Planned { name, needed, work }| scope.spawn(move || this.run(name, needed, work));
+            let running: Vec<_> = planned.into_iter().map(start).collect();
+            let end = |step: ScopedJoinHandle<'_, Step>| {
+                step.join().unwrap_or_else(|panic| resume_unwind(panic))
+            };
+            running.into_iter().map(end).collect()
+        });
+        self.done.extend(done);
+    }
+
+    /// Returns the error of a step that failed.
+    pub(crate) fn error_of(&self, name: &str) -> Option<&str> {
+        let step = self.done.iter().find(|step| step.name == name)?;
+        match &step.outcome {
+            Outcome::Failed(error) => Some(error),
+            Outcome::Passed | Outcome::Skipped(_) => None,
+        }
+    }
+
+    fn run(
+        &self,
+        name: String,
+        needed: &[&str],
+        work: impl FnOnce() -> anyhow::Result<()>,
+    ) -> Step {
         let begun = Instant::now();
         let missing = needed.iter().find(|needed| !self.passed(needed));
         let outcome = if let Some(missing) = missing {
@@ -64,11 +120,11 @@ impl Steps {
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             }
         };
-        self.done.push(Step {
+        Step {
             name,
             outcome,
             took: begun.elapsed(),
-        });
+        }
     }
 
     fn passed(&self, name: &str) -> bool {
@@ -131,6 +187,32 @@ mod tests {
         assert!(lines[0].contains("ok") && lines[1].ends_with("second: no luck"));
         assert!(lines[2].contains("skipped") && lines[2].ends_with("it needs \"second\""));
         assert!(lines[3].ends_with("it needs \"needs it\"") && lines[4].contains("ok"));
+    }
+
+    #[test]
+    fn steps_at_once_run_together_and_keep_their_order() {
+        let mut steps = Steps::default();
+        let both = std::sync::Barrier::new(2);
+        let meet = || {
+            both.wait();
+            Ok(())
+        };
+        let fail = || {
+            both.wait();
+            bail!("no luck")
+        };
+        steps.at_once(vec![
+            Planned::new("bad", &[], fail),
+            Planned::new("good", &[], meet),
+            Planned::new("needs it", &["bad"], || Ok(())),
+        ]);
+        let summary = steps.summary();
+        let lines: Vec<&str> = summary.lines().collect();
+        assert!(lines[0].ends_with("bad: no luck") && lines[1].ends_with("good"));
+        assert!(lines[2].contains("skipped"), "{summary}");
+        assert_eq!(steps.error_of("bad"), Some("no luck"));
+        assert_eq!(steps.error_of("good"), None);
+        assert_eq!(steps.error_of("needs it"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{Arc, OnceLock},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::process::Pid;
@@ -14,7 +14,7 @@ use thread_priority::{
 };
 use tokio::{
     sync::{Semaphore, oneshot},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tracing::{Span, debug, warn};
 use wasmtime::{Engine, component::Component};
@@ -28,6 +28,8 @@ use super::{
 
 /// The nice value of a second compiling thread, which starts when the first one starves.
 const SLOW_NICE: i32 = 10;
+/// How long it has before a third one starts, with normal priority.
+const SLOW_TIME: Duration = Duration::from_secs(10);
 /// How often the progress of a compilation is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The share of a processor's time below which a compilation starves.
@@ -95,31 +97,12 @@ impl Compiler {
             };
             match pace {
                 CompilePriority::Full => received(self.start(&of, pace)?.result.await),
-                CompilePriority::Beside | CompilePriority::Slow => self.compile_beside(&of).await,
+                CompilePriority::Beside | CompilePriority::Slow => {
+                    escalate(|priority| self.start(&of, priority)).await
+                }
             }
         };
         self.given_up.bounded(hash, time_max, compile).await
-    }
-
-    /// Compiles at the lowest priority. If serving leaves no CPU time for that, starts a second attempt with a higher
-    /// priority, so that plugins can be changed on a machine that is never idle.
-    async fn compile_beside(&self, of: &CompileInput) -> Result<Compiled, LoadError> {
-        let mut first = self.start(of, CompilePriority::Beside)?;
-        let began = Instant::now();
-        loop {
-            if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
-                return received(result);
-            }
-            if first.starves(began.elapsed()) {
-                break;
-            }
-        }
-        debug!("the processors are busy; a plugin is compiled with more priority");
-        let mut second = self.start(of, CompilePriority::Slow)?;
-        tokio::select! {
-            result = &mut first.result => received(result),
-            result = &mut second.result => received(result),
-        }
     }
 
     fn start(&self, of: &CompileInput, pace: CompilePriority) -> Result<CompileThread, LoadError> {
@@ -147,6 +130,38 @@ impl Compiler {
             .spawn(work)
             .map_err(|error| LoadError::Start(format!("no thread to compile it: {error}")))?;
         Ok(CompileThread { result, thread })
+    }
+}
+
+/// Compiles at the lowest priority. If serving leaves no CPU time for that, starts another attempt with a higher
+/// priority, and later one with normal priority: plugins can also be changed on a machine that is never idle. The first
+/// result counts.
+async fn escalate(
+    mut start: impl FnMut(CompilePriority) -> Result<CompileThread, LoadError>,
+) -> Result<Compiled, LoadError> {
+    let mut first = start(CompilePriority::Beside)?;
+    let began = Instant::now();
+    loop {
+        if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
+            return received(result);
+        }
+        if first.starves(began.elapsed()) {
+            break;
+        }
+    }
+    debug!("the processors are busy; a plugin is compiled with more priority");
+    let mut second = start(CompilePriority::Slow)?;
+    tokio::select! {
+        result = &mut first.result => return received(result),
+        result = &mut second.result => return received(result),
+        () = sleep(SLOW_TIME) => {}
+    }
+    debug!("the processors are still busy; a plugin is compiled with normal priority");
+    let mut third = start(CompilePriority::Full)?;
+    tokio::select! {
+        result = &mut first.result => received(result),
+        result = &mut second.result => received(result),
+        result = &mut third.result => received(result),
     }
 }
 
@@ -272,4 +287,59 @@ fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
         [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({reason})"),
         _ => "the file is no WebAssembly".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The senders of the results of attempts, by priority.
+    type Attempts = Vec<(
+        CompilePriority,
+        oneshot::Sender<Result<Compiled, LoadError>>,
+    )>;
+
+    /// Begins an attempt that gets no CPU time.
+    fn begin(attempts: &mut Attempts, priority: CompilePriority) -> CompileThread {
+        let (done, result) = oneshot::channel();
+        attempts.push((priority, done));
+        let thread = Arc::default();
+        CompileThread { result, thread }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_compilation_that_starves_is_started_again_with_more_and_at_last_with_normal_priority()
+     {
+        let mut attempts = Attempts::new();
+        let result = escalate(|priority| {
+            let attempt = begin(&mut attempts, priority);
+            if priority == CompilePriority::Full {
+                let (_, done) = attempts.pop().expect("the attempt");
+                let _ = done.send(Err(LoadError::Start("from the third".to_owned())));
+            }
+            Ok(attempt)
+        });
+        let error = result.await.err().expect("the error of the third attempt");
+        assert!(error.to_string().contains("from the third"), "{error}");
+        let begun: Vec<_> = attempts.iter().map(|(priority, _)| *priority).collect();
+        assert_eq!(begun, [CompilePriority::Beside, CompilePriority::Slow]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_result_of_a_compilation_counts_whichever_attempt_it_is_from() {
+        for finished in [0, 1, 2] {
+            let mut attempts = Attempts::new();
+            let result = escalate(|priority| {
+                let attempt = begin(&mut attempts, priority);
+                if attempts.len() == 3 {
+                    let (_, done) = attempts.remove(finished);
+                    let _ = done.send(Err(LoadError::Start(format!("from {finished}"))));
+                }
+                Ok(attempt)
+            });
+            let error = result.await.err().expect("the error of the attempt");
+            let expected = format!("from {finished}");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
 }

@@ -47,6 +47,8 @@ fn handovers(outcome: &str) -> String {
 
 /// Clients that count at the same time.
 const CLIENTS: usize = 6;
+/// The pause of a client after each answer. It leaves CPU time for swaps.
+const PAUSE: Duration = Duration::from_millis(10);
 const SWAPS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,6 +70,7 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
                 version = stamp;
                 newest.fetch_max(version, Ordering::Relaxed);
                 counts.push(answer["count"].as_u64().expect("a count"));
+                tokio::time::sleep(PAUSE).await;
             }
             assert!(counts.is_sorted(), "in order for each client");
             (counts, client)

@@ -147,7 +147,7 @@ enum MasterFault {
 }
 
 async fn a_replica_takes_over(fault: MasterFault) {
-    let mut redis_cluster = Cluster::start_with_failover().await;
+    let mut redis_cluster = Cluster::start().await;
     let cluster = Nodes::start(2, &redis_cluster.urls(), "").await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
@@ -155,6 +155,7 @@ async fn a_replica_takes_over(fault: MasterFault) {
         .slot_of(&channel_of(&redis_cluster, "n0").await)
         .await;
     let master = redis_cluster.master_of(slot).await;
+    redis_cluster.allow_failover().await;
     match fault {
         MasterFault::Dies => redis_cluster.kill(master),
         MasterFault::IsHalted => redis_cluster.stop(master),
@@ -168,6 +169,7 @@ async fn a_replica_takes_over(fault: MasterFault) {
         redis_cluster.cont(master);
         assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
     }
+    redis_cluster.forbid_failover().await;
     assert_well(&cluster, talk).await;
 }
 

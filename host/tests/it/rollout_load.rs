@@ -26,13 +26,13 @@ const ROUNDS: u64 = 2;
 const WINDOW: u64 = 4;
 
 /// The pause between two windows of a pair. It leaves CPU time for compiling plugins.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A failing plugin is skipped, so that a version that traps loses no message.
 fn config() -> String {
     format!(
         "[server]\ntrace_plugins = true\n[limits]\nmessages_per_second = 0\n\
-         [plugin_probation]\ntime = \"1h\"\ncalls = 400\n{WITH_KEY}\
+         [plugin_probation]\ntime = \"1h\"\ncalls = 200\n{WITH_KEY}\
          [[plugins]]\nname = \"stamp\"\npath = \"stamp.wasm\"\nevents = [\"*\"]\non_failure = \"pass\"\n{PATIENT}\
          instances_max = 64\nconfig = {{ name = \"a\" }}\nrollout = {{ mode = \"canary\", percent = 20 }}\n"
     )

@@ -27,6 +27,9 @@ const SWAPS: u64 = 20;
 /// Messages of a pair that are in flight at a time.
 const WINDOW: u64 = 4;
 
+/// The pause between two windows of a pair. It leaves CPU time for swaps.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Two plugins; the tests swap the first one.
 fn config() -> String {
     format!(
@@ -61,7 +64,7 @@ impl Pair {
         }
     }
 
-    /// Exchanges messages as fast as possible until one carries the stamp of version `last`. Records in `seen` which
+    /// Exchanges messages until one carries the stamp of version `last`. Records in `seen` which
     /// version each pair has seen.
     async fn run(mut self, last: u64, seen: Arc<Vec<AtomicU64>>, number: usize) -> Self {
         while self.version < last {
@@ -79,6 +82,7 @@ impl Pair {
             }
             self.times.push(began.elapsed());
             seen[number].store(self.version, Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
         }
         self
     }

@@ -34,7 +34,7 @@ use sdks::{SDKS, Sdk};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The cases that run at a time. Most of them wait most of the time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// Options of `cargo xtask test` for clients.
 #[derive(Debug, Default, Args)]
@@ -102,7 +102,7 @@ pub(crate) fn test(
     let cases: Vec<_> = all.iter().filter(is_wanted).collect();
     let mut outcomes = Vec::new();
     for sdk in &sdks {
-        eprintln!("== {}", sdk.name);
+        eprintln!("== client {}", sdk.name);
         outcomes.push((
             sdk.name,
             try_out(workspace, program, folder.path(), sdk, &cases),

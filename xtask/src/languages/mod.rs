@@ -31,6 +31,9 @@ use signalbox::{Missing, Signalbox};
 /// The languages that `signalbox plugin new` knows; those that build fast come first.
 const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
 
+/// The languages that are tested at a time. Each waits for its server some of the time.
+const AT_ONCE: usize = 3;
+
 /// The work for a row of plugins: enough to see that each can be replaced in it.
 const CHAIN: Effort = Effort {
     rate: 500,
@@ -102,19 +105,35 @@ pub(crate) fn test(
     Ok(())
 }
 
-/// Runs everything for one language.
+/// Runs everything for one language. After the journey, its own project and the conformance project are independent.
 fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &str) -> anyhow::Result<Steps> {
     let mut steps = Steps::default();
     journey::run(signalbox, language, &mut steps)?;
-    conformance::run(signalbox, workspace, language, &mut steps)?;
-    guide::run(signalbox, workspace, language, &mut steps)?;
-    mistakes::run(signalbox, language, &mut steps)?;
-    examples::run(signalbox, workspace, language, &mut steps)?;
+    let conform = || -> anyhow::Result<Steps> {
+        let mut steps = Steps::default();
+        conformance::run(signalbox, workspace, language, &mut steps)?;
+        guide::run(signalbox, workspace, language, &mut steps)?;
+        Ok(steps)
+    };
+    let use_project = || -> anyhow::Result<Steps> {
+        let mut steps = Steps::default();
+        mistakes::run(signalbox, language, &mut steps)?;
+        examples::run(signalbox, workspace, language, &mut steps)?;
+        Ok(steps)
+    };
+    let (conformed, used) = thread::scope(|scope| {
+        let conformed = scope.spawn(conform);
+        let used = use_project();
+        let conformed = conformed.join();
+        (conformed.unwrap_or_else(|panic| resume_unwind(panic)), used)
+    });
+    steps.0.extend(conformed?.0);
+    steps.0.extend(used?.0);
     Ok(steps)
 }
 
-/// Calls `work` with each of `items`, two at a time and beginning with the last ones, which take longest. Returns the
-/// results in the order of `items`.
+/// Calls `work` with each of `items`, [`AT_ONCE`] at a time and beginning with the last ones, which take longest. Returns
+/// the results in the order of `items`.
 fn at_once<T: Send>(
     items: &[&'static str],
     work: impl Fn(&'static str) -> T + Sync,
@@ -122,11 +141,12 @@ fn at_once<T: Send>(
     let left = Mutex::new(items.to_vec());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let worker = || -> Vec<_> { from_fn(next).map(|item| (item, work(item))).collect() };
-    let mut done = thread::scope(|scope| {
-        let other = scope.spawn(worker);
-        let mut done = worker();
-        done.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        done
+    let mut done: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let results = workers.into_iter().map(|worker| worker.join());
+        results
+            .flat_map(|done| done.unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
     });
     done.sort_by_key(|(item, _)| items.iter().position(|other| other == item));
     done
@@ -180,14 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn two_are_at_work_at_once_and_the_results_keep_their_order() {
-        let both = std::sync::Barrier::new(2);
-        let done = at_once(&["a", "b", "c", "d"], |item| {
-            both.wait();
+    fn several_are_at_work_at_once_and_the_results_keep_their_order() {
+        let all = std::sync::Barrier::new(AT_ONCE);
+        let items = &["a", "b", "c", "d", "e", "f"][..2 * AT_ONCE];
+        let done = at_once(items, |item| {
+            all.wait();
             item.to_uppercase()
         });
-        let expected = [("a", "A"), ("b", "B"), ("c", "C"), ("d", "D")];
-        assert_eq!(done, expected.map(|(item, done)| (item, done.to_owned())));
+        let expected: Vec<_> = items
+            .iter()
+            .map(|item| (*item, item.to_uppercase()))
+            .collect();
+        assert_eq!(done, expected);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::languages;
 use crate::plugins;
 use crate::python;
 use crate::requirements::{self, PROGRAMS_OF_TESTS, WASM_TARGET};
-use crate::steps::{Steps, run_program};
+use crate::steps::{Planned, Steps, run_program};
 use crate::workspace::Workspace;
 use load::Load;
 pub(crate) use load::spin;
@@ -153,27 +153,30 @@ fn test(
             cargo::run(cargo, &mut failed_now)
         });
     }
-    // Uses the server that the tests have built, and runs while nothing else is compiled.
-    if is_all || args.languages {
-        steps.step(format!("languages{suffix}"), &[TARGET, BUILD], || {
-            let tested = test_languages(workspace, &args.language);
-            tested.inspect_err(|error| failed_now.push(format!("languages: {error:#}")))
-        });
+    // These use the server that the tests have built.
+    let (languages, clients) = (format!("languages{suffix}"), format!("clients{suffix}"));
+    let mut others = Vec::new();
+    if args.languages || is_all {
+        let work = || test_languages(workspace, &args.language);
+        others.push(Planned::new(&languages, &[TARGET, BUILD], work));
     }
-    if is_all || args.clients.clients {
+    if args.clients.clients || is_all {
         let needed: &[&str] = args.clients.server.as_ref().map_or(&[BUILD], |_| &[]);
-        steps.step(format!("clients{suffix}"), needed, || {
-            let tested = test_clients(workspace, &args.clients);
-            tested.inspect_err(|error| failed_now.push(format!("clients: {error:#}")))
-        });
+        let work = || test_clients(workspace, &args.clients);
+        others.push(Planned::new(&clients, needed, work));
+    }
+    steps.at_once(others);
+    for (name, step) in [("languages", &languages), ("clients", &clients)] {
+        let error = steps.error_of(step);
+        failed_now.extend(error.map(|error| format!("{name}: {error}")));
     }
     let run = run.map_or_else(String::new, |run| format!("run {run}: "));
     failed.extend(failed_now.iter().map(|name| format!("{run}{name}")));
 }
 
-/// Two tests for each core: most of them wait for nodes and Redis half of their time.
+/// Four tests for each core: most of them wait for nodes and Redis most of their time.
 fn test_threads() -> anyhow::Result<usize> {
-    Ok(2 * cores()?)
+    Ok(4 * cores()?)
 }
 
 fn cores() -> anyhow::Result<usize> {

@@ -14,6 +14,15 @@ const MASTERS: usize = 3;
 const NODES: usize = 2 * MASTERS;
 const SLOTS: usize = 16_384;
 
+const NODE_TIMEOUT: &str = "cluster-node-timeout";
+
+/// How long a master may seem dead before its replica takes over, if failover is allowed. On a busy machine a live master
+/// can seem dead for as long; messages that were published to it in the meantime are lost.
+const FAILOVER_AFTER: Duration = Duration::from_millis(1500);
+
+/// The same time while failover is forbidden: longer than any test.
+const NO_FAILOVER: Duration = Duration::from_mins(10);
+
 /// The settings of every node. Replicas stay with their masters, so that a test knows which one takes over. All other
 /// settings are the defaults of Redis, so all slots are down while one of them has no master.
 const SETTINGS: [&str; 5] = [
@@ -44,20 +53,10 @@ struct Seen {
 }
 
 impl Cluster {
-    /// A cluster without failover, however long a busy machine keeps a master from answering.
+    /// A cluster without failover, until a test allows it.
     pub(crate) async fn start() -> Self {
-        Self::start_with(Duration::from_mins(10)).await
-    }
-
-    /// A cluster that fails over soon after the death of a master. On a busy machine a live master can seem dead;
-    /// messages that were published to it in the meantime are lost.
-    pub(crate) async fn start_with_failover() -> Self {
-        Self::start_with(Duration::from_millis(1500)).await
-    }
-
-    async fn start_with(node_timeout: Duration) -> Self {
         let mut settings = SETTINGS.map(str::to_owned).to_vec();
-        settings.push(format!("cluster-node-timeout {}", node_timeout.as_millis()));
+        settings.push(format!("{NODE_TIMEOUT} {}", NO_FAILOVER.as_millis()));
         let options = Options {
             settings,
             ..Options::default()
@@ -72,6 +71,26 @@ impl Cluster {
             node.reset_commandstats().await;
         }
         cluster
+    }
+
+    /// Lets replicas take over. Call it right before the fault, and [`Self::forbid_failover`] once the cluster has
+    /// settled.
+    pub(crate) async fn allow_failover(&self) {
+        self.set_node_timeout(FAILOVER_AFTER).await;
+    }
+
+    /// From now on every master keeps its place, however long a busy machine keeps it from answering.
+    pub(crate) async fn forbid_failover(&self) {
+        self.set_node_timeout(NO_FAILOVER).await;
+    }
+
+    /// Sets the timeout of all nodes that are up.
+    async fn set_node_timeout(&self, time: Duration) {
+        let millis = time.as_millis().to_string();
+        for node in self.nodes.iter().filter(|node| node.is_up()) {
+            node.command::<()>(&["CONFIG", "SET", NODE_TIMEOUT, &millis])
+                .await;
+        }
     }
 
     /// All addresses, separated by commas.

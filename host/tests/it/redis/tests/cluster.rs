@@ -39,7 +39,7 @@ async fn a_cluster_spreads_the_slots_over_three_masters_with_a_replica_each() {
 
 #[tokio::test]
 async fn a_dead_master_of_a_cluster_is_failed_over_to_its_replica_and_comes_back_as_one() {
-    let mut cluster = Cluster::start_with_failover().await;
+    let mut cluster = Cluster::start().await;
     let slot = cluster.slot_of("key").await;
     let dead = cluster.master_of(slot).await;
     let heir = cluster.replica_of(dead).await.expect("it has a replica");
@@ -59,8 +59,10 @@ async fn a_dead_master_of_a_cluster_is_failed_over_to_its_replica_and_comes_back
         .await
         .expect("it waits");
     assert_eq!(copies, 1);
+    cluster.allow_failover().await;
     cluster.kill(dead);
     cluster.until_settled().await;
+    cluster.forbid_failover().await;
     assert_eq!(cluster.master_of(slot).await, heir);
     assert_eq!(cluster.replica_of(heir).await, None);
     let value: String = cluster.node(heir).command(&["GET", "key"]).await;
@@ -72,10 +74,12 @@ async fn a_dead_master_of_a_cluster_is_failed_over_to_its_replica_and_comes_back
 
 #[tokio::test]
 async fn a_halted_master_of_a_cluster_is_failed_over_and_gives_way_when_it_goes_on() {
-    let mut cluster = Cluster::start_with_failover().await;
+    let mut cluster = Cluster::start().await;
     let heir = cluster.replica_of(1).await.expect("it has a replica");
+    cluster.allow_failover().await;
     cluster.stop(1);
     cluster.until_settled().await;
+    cluster.forbid_failover().await;
     assert_eq!(cluster.master_of(6000).await, heir);
     cluster.cont(1);
     cluster.until_settled().await;
