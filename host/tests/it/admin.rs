@@ -7,7 +7,7 @@ use crate::{
     harness::{Endpoint, Node, WITH_CHAT},
     logged::{Logged, message},
     redis::{Server, until},
-    redis_nodes::until_ready,
+    redis_nodes::{patience, until_ready},
 };
 
 pub(crate) const KEY: &str = "an-admin-key-of-tests";
@@ -249,8 +249,9 @@ async fn a_node_alone_is_the_only_one() {
 /// A node that uses this Redis.
 pub(crate) async fn on_redis(redis: &Server) -> Node {
     let config = format!(
-        "{WITH_KEY}[broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n",
-        redis.url()
+        "{WITH_KEY}[broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n{}",
+        redis.url(),
+        patience("")
     );
     let node = Node::start(&config).await;
     until_ready(&node).await;

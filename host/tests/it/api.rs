@@ -9,6 +9,7 @@ use tokio::{
 use crate::{
     harness::{Node, WITH_CHAT, guest},
     redis::{Server, WebsocketApp, until},
+    redis_nodes::{PROMPT, patience},
 };
 
 const WITH_KEYS: &str = "[api]\nkeys = [\"first-key-of-tests\", \"second-key-of-tests\"]\n";
@@ -395,8 +396,9 @@ async fn a_user_is_found_and_disconnected() {
 
 fn on_redis(server: &Server, more: &str) -> String {
     format!(
-        "[broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n{more}",
-        server.url()
+        "[broker]\nkind = \"redis\"\n[redis]\nurl = \"{}\"\n{}{more}",
+        server.url(),
+        patience(more)
     )
 }
 
@@ -491,7 +493,7 @@ async fn a_server_of_websocket_app_is_named_and_its_clients_get_no_question() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_a_call_that_needs_it_is_unavailable() {
     let mut server = Server::start().await;
-    let (one, _other) = two_nodes(&server, "").await;
+    let (one, _other) = two_nodes(&server, PROMPT).await;
     let mut ann = one.reachable("ann").await;
     server.stop();
     let to = |user: &str| json!({"type": "news", "payload": 1, "receiverId": user});

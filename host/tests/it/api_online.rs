@@ -6,6 +6,7 @@ use crate::{
     api::{Answer, ask, node, two_nodes},
     harness::Node,
     redis::{Server, WebsocketApp},
+    redis_nodes::PROMPT,
 };
 
 async fn online(node: &Node, users: &Value) -> Answer {
@@ -102,7 +103,7 @@ async fn users_of_websocket_app_are_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_nobody_is_taken_for_offline() {
     let mut server = Server::start().await;
-    let (one, _other) = two_nodes(&server, "").await;
+    let (one, _other) = two_nodes(&server, PROMPT).await;
     let _ann = one.reachable("ann").await;
     server.stop();
     let answer = online(&one, &json!(["ann", "bob"])).await;

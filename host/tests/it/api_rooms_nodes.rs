@@ -6,15 +6,13 @@ use crate::{
     api::{ask, two_nodes},
     api_rooms::{RULES, change, changed, expect, find, say, v1},
     redis::{Server, WebsocketApp},
+    redis_nodes::PROMPT,
 };
-
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_joins_and_leaves_on_all_nodes_and_members_are_counted_on_all() {
     let server = Server::start().await;
-    let (one, other) = two_nodes(&server, &format!("{PATIENT}{RULES}")).await;
+    let (one, other) = two_nodes(&server, RULES).await;
     let (mut here, mut there) = (v1(&one, "ann").await, v1(&other, "ann").await);
     let mut bob = v1(&other, "bob").await;
     for (n, node) in [&one, &other].into_iter().enumerate() {
@@ -106,7 +104,7 @@ async fn nodes_that_are_silent_or_too_old_to_be_asked_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_of_websocket_app_have_no_rooms_and_are_named() {
     let server = Server::start().await;
-    let config = format!("compat = \"websocket-app\"\n{PATIENT}{RULES}");
+    let config = format!("compat = \"websocket-app\"\n{RULES}");
     let (one, _other) = two_nodes(&server, &config).await;
     let old = WebsocketApp::start(&server.url()).await;
     let mut bob = old.connect("bob").await;
@@ -121,7 +119,7 @@ async fn servers_of_websocket_app_have_no_rooms_and_are_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_calls_about_rooms_are_unavailable() {
     let mut server = Server::start().await;
-    let (one, _other) = two_nodes(&server, RULES).await;
+    let (one, _other) = two_nodes(&server, &format!("{PROMPT}{RULES}")).await;
     let _ann = v1(&one, "ann").await;
     server.stop();
     for (method, path) in [

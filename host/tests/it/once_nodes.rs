@@ -9,9 +9,6 @@ use crate::{
     redis_nodes::{Nodes, Peer},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 /// The `ack` or `error` for `message`.
 async fn answer(peer: &mut Peer, message: &Value) -> Value {
     peer.send_json(message).await;
@@ -26,7 +23,7 @@ async fn answer(peer: &mut Peer, message: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repetition_on_another_node_acts_no_more() {
     let server = Server::start().await;
-    let Nodes { nodes } = Nodes::start(3, &server.url(), PATIENT).await;
+    let Nodes { nodes } = Nodes::start(3, &server.url(), "").await;
     let mut bob = Peer::connect(&nodes[2], "bob").await;
     let message = to_bob("1", json!({"n": "ä"}));
     let mut ann = Peer::connect(&nodes[0], "ann").await;
@@ -49,7 +46,7 @@ async fn a_repetition_on_another_node_acts_no_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repetitions_on_two_nodes_at_the_same_time_act_once() {
     let server = Server::start().await;
-    let Nodes { nodes } = Nodes::start(2, &server.url(), &format!("{PATIENT}\n{API}")).await;
+    let Nodes { nodes } = Nodes::start(2, &server.url(), API).await;
     let mut bob = Peer::connect(&nodes[0], "bob").await;
     let mut one = Peer::connect(&nodes[0], "ann").await;
     let mut two = Peer::connect(&nodes[1], "ann").await;
@@ -85,7 +82,7 @@ async fn repetitions_on_two_nodes_at_the_same_time_act_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_claim_of_a_node_that_died_ends_and_the_message_is_handled() {
     let server = Server::start().await;
-    let Nodes { nodes } = Nodes::start(1, &server.url(), PATIENT).await;
+    let Nodes { nodes } = Nodes::start(1, &server.url(), "").await;
     let mut ann = Peer::connect(&nodes[0], "ann").await;
     let message = to_bob("1", json!(1));
     answer(&mut ann, &message).await;

@@ -11,9 +11,6 @@ use crate::{
     redis_nodes::{Nodes, Peer, config, until_ready},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 const ROOM: &str = "seen:1";
 
 fn rules(presence: &str) -> String {
@@ -78,7 +75,7 @@ fn left(user: &str) -> (Vec<String>, Vec<String>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_see_the_users_of_all_nodes() {
     let server = Server::start().await;
-    let cluster = start(2, &server, PATIENT, "grace = \"0s\"").await;
+    let cluster = start(2, &server, "", "grace = \"0s\"").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(users(&watch(&mut ann).await, "members"), ["ann"]);
@@ -106,7 +103,7 @@ async fn members_see_the_users_of_all_nodes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_moves_to_another_node_within_the_grace_does_so_silently() {
     let server = Server::start().await;
-    let cluster = start(3, &server, PATIENT, "grace = \"1h\"").await;
+    let cluster = start(3, &server, "", "grace = \"1h\"").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     watch(&mut ann).await;
     let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
@@ -199,7 +196,7 @@ async fn changes_that_a_node_did_not_hear_of_are_found_when_it_listens_again() {
 async fn a_room_is_full_on_all_nodes() {
     let server = Server::start().await;
     let rule = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\nmembers_max = 2\n";
-    let cluster = Nodes::start(2, &server.url(), &format!("{PATIENT}\n{rule}")).await;
+    let cluster = Nodes::start(2, &server.url(), rule).await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(join(&mut ann, Value::Null).await["type"], "ack");
@@ -225,7 +222,7 @@ async fn a_room_is_full_on_all_nodes() {
 async fn many_joins_at_once_do_not_overfill_a_room_with_users_elsewhere() {
     let server = Server::start().await;
     let rule = "[[rooms]]\nmatch = \"seen:*\"\npresence = true\nmembers_max = 30\n";
-    let cluster = Nodes::start(2, &server.url(), &format!("{PATIENT}\n{rule}")).await;
+    let cluster = Nodes::start(2, &server.url(), rule).await;
     let connect = async |node: usize, count: usize| {
         let peers = (0..count).map(async |index| {
             let user = format!("user{node}-{index}");
@@ -319,7 +316,7 @@ async fn after_users_came_and_went_as_fast_as_they_can_all_members_know_the_trut
 async fn members_that_stay_cost_redis_only_leases() {
     const MEMBERS: usize = 100;
     let server = Server::start().await;
-    let cluster = start(2, &server, PATIENT, "").await;
+    let cluster = start(2, &server, "", "").await;
     let names: Vec<String> = (0..MEMBERS)
         .map(|index| format!("user{index:03}"))
         .collect();

@@ -27,9 +27,6 @@ impl Chance {
     }
 }
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 /// Every user sends `each` messages to random users; each message arrives once and in order.
 async fn random_pairs(cluster: &Nodes, users: usize, each: u64) {
     let names: Vec<String> = (0..users).map(|index| format!("user{index}")).collect();
@@ -65,28 +62,28 @@ async fn random_pairs(cluster: &Nodes, users: usize, each: u64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_users_on_two_nodes_get_everything_once_and_in_order() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     random_pairs(&cluster, 1000, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_users_on_eight_nodes_get_everything_once_and_in_order() {
     let server = Server::start().await;
-    let cluster = Nodes::start(8, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(8, &server.url(), "").await;
     random_pairs(&cluster, 1000, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_on_a_cluster_of_redis_get_everything_once_and_in_order() {
     let redis_cluster = Cluster::start().await;
-    let cluster = Nodes::start(3, &redis_cluster.urls(), PATIENT).await;
+    let cluster = Nodes::start(3, &redis_cluster.urls(), "").await;
     random_pairs(&cluster, 200, 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_with_connections_on_several_nodes_gets_a_message_on_each() {
     let server = Server::start().await;
-    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bobs = [
         Peer::connect(&cluster.nodes[0], "bob").await,
@@ -109,7 +106,7 @@ async fn a_user_with_connections_on_several_nodes_gets_a_message_on_each() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_spans_nodes_and_ends_with_its_members() {
     let server = Server::start().await;
-    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let names = ["ann", "bob", "cid", "dan"].map(str::to_owned);
     let mut peers = cluster.peers(&names).await;
     for peer in &mut peers {
@@ -143,7 +140,7 @@ async fn a_room_spans_nodes_and_ends_with_its_members() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_says_whether_a_node_holds_the_receiver() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     assert_eq!(ann.ask("bob", 0).await, Outcome::Offline);
     let bob = Peer::connect(&cluster.nodes[1], "bob").await;
@@ -158,7 +155,7 @@ async fn an_ack_says_whether_a_node_holds_the_receiver() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(1).await;
     server.reset_commandstats().await;
@@ -182,7 +179,7 @@ async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn workers_reach_users_by_publishing_and_malformed_texts_do_no_harm() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut peers = cluster.peers(&["ann".to_owned(), "bob".to_owned()]).await;
     let node: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
     let channel = format!("server:{}", node[0]);
@@ -314,7 +311,7 @@ async fn the_access_rules_of_the_manual_are_enough() {
         "member_left",
     ];
     let api = format!("{api}{}", receiver.webhook(&events, ""));
-    let cluster = Nodes::start(2, &url, &format!("{PATIENT}\n{rule}{api}")).await;
+    let cluster = Nodes::start(2, &url, &format!("{rule}{api}")).await;
     let path = "/api/users/eve/disconnect";
     let block = cluster.nodes[0].post(path, "first-key-of-tests", &[], r#"{"block":"1h"}"#);
     let answer = block.await;
@@ -406,7 +403,7 @@ async fn a_node_that_starts_without_redis_serves_and_heals_when_it_comes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_drains_delivers_until_its_last_connection_is_gone_and_leaves_nothing() {
     let server = Server::start().await;
-    let mut cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let mut cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = Peer::connect(&cluster.nodes[1], "bob").await;
     assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);

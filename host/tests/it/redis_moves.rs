@@ -18,9 +18,6 @@ use crate::{
     redis_nodes::{Nodes, Outcome, Peer, by_sender, config, until_ready},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 /// Numbers, by sender and receiver.
 type Numbers = BTreeMap<(String, String), Vec<u64>>;
 
@@ -131,7 +128,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_delivered() {
     let server = Server::start().await;
-    let mut cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let mut cluster = Nodes::start(3, &server.url(), "").await;
     let world = World::of(&cluster);
     let receivers: Vec<String> = (0..20).map(|index| format!("r{index}")).collect();
     let mut receiving = JoinSet::new();
@@ -151,7 +148,7 @@ async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_de
             old.terminate();
             old.stopped().await;
             let name = format!("n{index}-{round}");
-            let new = Node::start(&config(&name, &server.url(), PATIENT)).await;
+            let new = Node::start(&config(&name, &server.url(), "")).await;
             until_ready(&new).await;
             world.places.lock().unwrap()[index] = *new;
             cluster.nodes.insert(index, new);
@@ -167,7 +164,7 @@ async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_de
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_who_moves_gets_everything_once_and_in_order_wherever_the_sender_is() {
     let server = Server::start().await;
-    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let world = World::of(&cluster);
     let sending = (0..3).map(|turn| {
         let receivers = vec!["bob".to_owned()];
@@ -224,7 +221,7 @@ async fn channel(server: &Server, user: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
     let server = Server::start().await;
-    let cluster = Nodes::start(3, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let first = channel(&server, "bob").await;
     let mut device = Peer::connect(&cluster.nodes[1], "bob").await;
@@ -263,7 +260,7 @@ async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_servers_that_say_so_in_their_lease_get_marked_messages() {
     let server = Server::start().await;
-    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let client = ::redis::Client::open(server.url()).expect("an address");
     for (name, lease, is_marked) in [
@@ -298,7 +295,7 @@ async fn only_servers_that_say_so_in_their_lease_get_marked_messages() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_for_a_user_who_left_for_good_is_counted() {
     let server = Server::start().await;
-    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
     let bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let channel = channel(&server, "bob").await;
     bob.close().await;

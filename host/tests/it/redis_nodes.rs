@@ -31,13 +31,26 @@ use crate::{
 
 type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// A line of `[redis]` with which nodes soon notice that Redis does not answer, and take a busy machine for no outage.
+pub(crate) const PROMPT: &str = "command_timeout = \"2s\"\n";
+
+/// A line of `[redis]` for a machine that is busier than a server should be, unless `lines` have another timeout.
+pub(crate) fn patience(lines: &str) -> &'static str {
+    if lines.contains("command_timeout") {
+        ""
+    } else {
+        "command_timeout = \"10s\"\n"
+    }
+}
+
 /// The configuration of a node called `name` that uses Redis at `urls`, with further lines of `[redis]`.
 pub(crate) fn config(name: &str, urls: &str, redis: &str) -> String {
+    let patience = patience(redis);
     format!(
         "[server]\nnode_id = \"{name}\"\ndrain_timeout = \"10s\"\n\
          [broker]\nkind = \"redis\"\n\
          [limits]\nmessages_per_second = 0\nconnections_per_user_max = 0\n\
-         [redis]\nurl = \"{urls}\"\n{redis}\n"
+         [redis]\nurl = \"{urls}\"\n{patience}{redis}\n"
     )
 }
 
@@ -259,10 +272,12 @@ impl Peer {
             (sender.ask(&user, STOP).await == Outcome::Delivered).then_some(())
         })
         .await;
-        let mut taken = std::mem::take(&mut self.deliveries);
-        while taken.last().is_none_or(|last| last["payload"] != STOP) {
-            taken.push(self.next().await);
+        let is_marker = |delivery: &Value| delivery["payload"] == STOP;
+        while !self.deliveries.last().is_some_and(is_marker) {
+            let next = self.next().await;
+            self.deliveries.push(next);
         }
+        let mut taken = std::mem::take(&mut self.deliveries);
         taken.pop();
         taken
     }
@@ -298,7 +313,8 @@ impl Peer {
 
     async fn next(&mut self) -> Value {
         let frame = timeout(PATIENCE, self.frames.recv()).await;
-        let frame = frame.unwrap_or_else(|_| panic!("{} got no frame", self.user));
+        let frame = frame
+            .unwrap_or_else(|_| panic!("{} got no frame after {:?}", self.user, self.deliveries));
         let frame = frame.expect("the reader is running");
         assert_ne!(frame["type"], "closed", "{}: {frame}", self.user);
         frame

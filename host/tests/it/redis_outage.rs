@@ -3,7 +3,7 @@
 
 use crate::{
     redis::{Cluster, Sentinels, Server},
-    redis_nodes::{Nodes, Outcome, Talk, until_unready},
+    redis_nodes::{Nodes, Outcome, PROMPT, Talk, until_unready},
 };
 
 /// Messages that each client of a pair sends after recovery, all of which must be delivered.
@@ -32,7 +32,7 @@ async fn assert_well(cluster: &Nodes, mut talk: Talk) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_comes_back_empty() {
     let mut server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), "").await;
+    let cluster = Nodes::start(2, &server.url(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     server.kill9();
@@ -49,7 +49,7 @@ async fn redis_is_killed_and_comes_back_empty() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_halted_and_goes_on() {
     let mut server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), "").await;
+    let cluster = Nodes::start(2, &server.url(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     server.stop();
@@ -76,7 +76,7 @@ async fn redis_is_halted_and_goes_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_connections_to_redis_are_cut() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), "").await;
+    let cluster = Nodes::start(2, &server.url(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     for kind in ["normal", "pubsub", "normal"] {
@@ -95,7 +95,7 @@ async fn all_connections_to_redis_are_cut() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sentinels_fail_over_from_a_dead_master() {
     let mut sentinels = Sentinels::start().await;
-    let redis = format!("sentinel_master = \"{}\"", sentinels.master_name());
+    let redis = format!("{PROMPT}sentinel_master = \"{}\"", sentinels.master_name());
     let cluster = Nodes::start(2, &sentinels.urls(), &redis).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
@@ -115,7 +115,7 @@ async fn sentinels_fail_over_from_a_dead_master() {
 async fn sentinels_fail_over_while_the_old_master_lives() {
     let sentinels = Sentinels::start().await;
     // If the sentinels watch only one master, its name is optional.
-    let cluster = Nodes::start(2, &sentinels.urls(), "").await;
+    let cluster = Nodes::start(2, &sentinels.urls(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     let outcomes = talk.rounds_until(sentinels.fail_over()).await;
@@ -148,7 +148,7 @@ enum MasterFault {
 
 async fn a_replica_takes_over(fault: MasterFault) {
     let mut redis_cluster = Cluster::start().await;
-    let cluster = Nodes::start(2, &redis_cluster.urls(), "").await;
+    let cluster = Nodes::start(2, &redis_cluster.urls(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     let slot = redis_cluster
@@ -186,7 +186,7 @@ async fn a_master_of_a_cluster_is_halted_and_its_replica_takes_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_slot_of_a_servers_channel_moves_while_everybody_talks() {
     let redis_cluster = Cluster::start().await;
-    let cluster = Nodes::start(2, &redis_cluster.urls(), "").await;
+    let cluster = Nodes::start(2, &redis_cluster.urls(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     let channel = channel_of(&redis_cluster, "n0").await;

@@ -10,9 +10,6 @@ use crate::{
     redis_nodes::{Nodes, Outcome, Peer, by_sender},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 /// Bob's route has changed.
 const NOTICE: &str = r#"{"type":"signalbox.routes","users":["bob"],"rooms":[]}"#;
 
@@ -124,7 +121,7 @@ async fn numbers(bob: &mut Peer, count: usize) -> Vec<u64> {
 #[tokio::test]
 async fn a_message_to_the_new_server_waits_for_those_at_the_old_one_that_is_still_on_the_route() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut old = Played::start(&server, "old-1", "6").await;
     ann.send("bob", 1).await;
@@ -150,7 +147,7 @@ async fn a_message_to_the_new_server_waits_for_those_at_the_old_one_that_is_stil
 #[tokio::test]
 async fn a_server_that_a_user_has_left_gets_no_copy_although_it_is_on_the_route() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = connect_bob(&cluster, &mut ann).await;
     let mut old = Played::start(&server, "old-1", "7").await;
@@ -182,7 +179,7 @@ async fn a_server_that_a_user_has_left_gets_no_copy_although_it_is_on_the_route(
 #[tokio::test]
 async fn a_message_for_a_user_on_the_node_of_the_sender_is_not_copied_to_a_server_that_they_left() {
     let server = Server::start().await;
-    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let mut old = Played::start(&server, "old-1", "7").await;
@@ -204,7 +201,7 @@ async fn a_message_for_a_user_on_the_node_of_the_sender_is_not_copied_to_a_serve
 async fn a_message_that_was_delivered_here_does_not_follow_a_user_who_moves_while_the_route_is_read()
  {
     let server = Server::start().await;
-    let cluster = Nodes::start(1, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
     assert_eq!(ann.ask("bob", 1).await, Outcome::Delivered);
@@ -233,7 +230,7 @@ async fn a_message_that_was_delivered_here_does_not_follow_a_user_who_moves_whil
 #[tokio::test]
 async fn a_message_is_not_forwarded_to_a_server_that_the_user_has_left_too() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
     let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
     let [first] = servers.try_into().expect("one server");

@@ -14,9 +14,6 @@ const KEY: &str = "first-key-of-tests";
 const API: &str = "[api]\nkeys = [\"first-key-of-tests\"]\n";
 const V1: (&str, &str) = ("Sec-WebSocket-Protocol", "signalbox.v1");
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 /// A token of `user` with this ID, which was issued so many seconds ago.
 fn token(user: &str, id: &str, age: f64) -> String {
     let iat = seconds_from_now(-age).floor();
@@ -189,7 +186,7 @@ async fn a_blocked_user_is_disconnected_and_refused_until_the_end_of_the_block()
 }
 
 fn with_tokens() -> String {
-    format!("{PATIENT}\n{JWT}{API}")
+    format!("{JWT}{API}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -226,8 +223,7 @@ async fn all_nodes_enforce_a_revocation_and_know_it_after_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_block_holds_on_all_nodes() {
     let server = Server::start().await;
-    let redis = format!("{PATIENT}\n{API}");
-    let Nodes { nodes } = Nodes::start(2, &server.url(), &redis).await;
+    let Nodes { nodes } = Nodes::start(2, &server.url(), API).await;
     let mut ann = nodes[1].reachable("ann").await;
     let answer = disconnect(&nodes[0], "ann", json!({"block": "10m", "code": 4600})).await;
     assert_eq!(answer["connections"], 1, "{answer}");

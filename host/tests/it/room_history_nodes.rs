@@ -11,9 +11,6 @@ use crate::{
     redis_nodes::{Nodes, Outcome, Peer, until_ready},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 const RULE: &str = "[[rooms]]\nmatch = \"chat:*\"\nhistory = { size = 1000, time = \"5m\" }\n";
 
 const ROOM: &str = "chat:1";
@@ -119,7 +116,7 @@ async fn members(cluster: &Nodes, count: usize) -> Vec<Member> {
 async fn all_members_on_all_nodes_get_the_messages_of_all_senders_in_one_order() {
     const EACH: u64 = 100;
     let server = Server::start().await;
-    let cluster = start(3, &server, PATIENT).await;
+    let cluster = start(3, &server, "").await;
     let mut members = members(&cluster, 6).await;
     for n in 0..EACH {
         for (index, member) in members.iter_mut().enumerate() {
@@ -148,7 +145,7 @@ async fn all_members_on_all_nodes_get_the_messages_of_all_senders_in_one_order()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_moves_to_another_node_gets_what_it_missed() {
     let server = Server::start().await;
-    let cluster = start(3, &server, PATIENT).await;
+    let cluster = start(3, &server, "").await;
     let mut members = members(&cluster, 2).await;
     let (mut ann, mut bob) = (members.remove(0), members.remove(0));
     let mut sent = 0;
@@ -316,7 +313,7 @@ async fn reads(server: &Server) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scripts_that_redis_forgot_are_sent_again() {
     let server = Server::start().await;
-    let cluster = start(2, &server, PATIENT).await;
+    let cluster = start(2, &server, "").await;
     let mut members = members(&cluster, 2).await;
     for n in 1..=10 {
         server.command::<()>(&["SCRIPT", "FLUSH"]).await;
@@ -359,10 +356,7 @@ async fn a_message_that_was_appended_and_could_not_be_published_reaches_all_memb
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_with_different_rules_for_a_room_lose_no_live_messages() {
     let server = Server::start().await;
-    let config = |name: &str, rule: &str| {
-        let rule = format!("{PATIENT}\n{rule}");
-        crate::redis_nodes::config(name, &server.url(), &rule)
-    };
+    let config = |name: &str, rule: &str| crate::redis_nodes::config(name, &server.url(), rule);
     let short = RULE.replace("1000", "2");
     let [long, short, none] = [
         Node::start(&config("long", RULE)).await,

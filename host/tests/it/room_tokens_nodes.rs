@@ -10,9 +10,6 @@ use crate::{
     tokens::{JWT, connect, connect_v1, seconds_from_now, sign},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 const SEEN: &str = "[[rooms]]\nmatch = \"r\"\njoin = \"token\"\npresence = true\n\
                     [presence]\nflush = \"10ms\"\ngrace = \"0s\"\n";
 
@@ -30,7 +27,7 @@ async fn join(client: &mut Client, payload: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_on_other_nodes_see_that_a_token_expired_or_was_renewed() {
     let server = Server::start().await;
-    let config = format!("{PATIENT}\n{JWT}grace = \"0s\"\n{SEEN}");
+    let config = format!("{JWT}grace = \"0s\"\n{SEEN}");
     let Nodes { nodes } = Nodes::start(2, &server.url(), &config).await;
     let mut bob = connect(&nodes[0], &token_of("bob")).await;
     let token = sign(&json!({"sub": "bob", "room": "r", "exp": seconds_from_now(3600.0)}));
@@ -58,7 +55,7 @@ async fn members_on_other_nodes_see_that_a_token_expired_or_was_renewed() {
 async fn a_revocation_on_one_node_ends_a_membership_on_another() {
     let server = Server::start().await;
     let api = "[api]\nkeys = [\"first-key-of-tests\"]\n";
-    let config = format!("{PATIENT}\n{JWT}{SEEN}{api}");
+    let config = format!("{JWT}{SEEN}{api}");
     let Nodes { nodes } = Nodes::start(2, &server.url(), &config).await;
     let (mut ann, _) = connect_v1(&nodes[1], &token_of("ann")).await;
     let token = sign(&json!({
@@ -82,7 +79,7 @@ async fn a_revocation_on_one_node_ends_a_membership_on_another() {
 async fn each_node_applies_its_own_rules_to_its_own_clients() {
     let server = Server::start().await;
     let start = async |name: &str, rule: &str| {
-        let lines = format!("{PATIENT}\n{JWT}[[rooms]]\nmatch = \"r\"\njoin = \"{rule}\"\n");
+        let lines = format!("{JWT}[[rooms]]\nmatch = \"r\"\njoin = \"{rule}\"\n");
         let node = Node::start(&redis_nodes::config(name, &server.url(), &lines)).await;
         redis_nodes::until_ready(&node).await;
         node

@@ -9,9 +9,6 @@ use crate::{
     redis_nodes::{Nodes, Outcome, Peer, config},
 };
 
-/// For a machine that is busier than a server should be.
-const PATIENT: &str = "command_timeout = \"10s\"";
-
 const HISTORY: &str = "[users]\nhistory = { size = 1000, time = \"5m\" }\n";
 
 async fn start(size: usize, server: &Server, redis: &str) -> Nodes {
@@ -85,7 +82,7 @@ async fn tell(peer: &mut Peer, user: &str, n: u64) {
 async fn all_devices_on_all_nodes_get_the_messages_of_two_senders_on_two_nodes_in_one_order() {
     const EACH: u64 = 200;
     let server = Server::start().await;
-    let cluster = start(3, &server, PATIENT).await;
+    let cluster = start(3, &server, "").await;
     let mut devices = Vec::new();
     for node in cluster.nodes.iter().chain(&cluster.nodes) {
         devices.push(Device::connect(node, "bob", None).await.0);
@@ -117,7 +114,7 @@ async fn all_devices_on_all_nodes_get_the_messages_of_two_senders_on_two_nodes_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reconnects_to_another_node_gets_what_it_missed() {
     let server = Server::start().await;
-    let cluster = start(3, &server, PATIENT).await;
+    let cluster = start(3, &server, "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let (mut bob, _) = Device::connect(&cluster.nodes[0], "bob", None).await;
     let mut sent = 0;
@@ -145,7 +142,7 @@ async fn a_client_that_reconnects_to_another_node_gets_what_it_missed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_to_a_user_on_no_node_is_kept_for_a_client_of_any_node() {
     let server = Server::start().await;
-    let cluster = start(2, &server, PATIENT).await;
+    let cluster = start(2, &server, "").await;
     let (bob, _) = Device::connect(&cluster.nodes[1], "bob", None).await;
     let place = bob.place.clone();
     bob.client.close().await;
@@ -219,15 +216,14 @@ async fn devices_learn_that_redis_lost_the_history_and_go_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_history_is_switched_on_and_off_on_one_node_after_the_other() {
     let server = Server::start().await;
-    let cluster = Nodes::start(2, &server.url(), PATIENT).await;
+    let cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
     let mut bobs = Vec::new();
     for node in &cluster.nodes {
         bobs.push(Peer::connect(node, "bob").await);
     }
     let switch = async |node: usize, history: &str| {
-        let redis = format!("{PATIENT}\n{history}");
-        let text = config(&format!("n{node}"), &server.url(), &redis);
+        let text = config(&format!("n{node}"), &server.url(), history);
         cluster.nodes[node].replace("platform.toml", text.as_bytes());
         until("the configuration is in force", async || {
             let mut probe = Peer::try_connect(&cluster.nodes[node], "probe")
@@ -265,7 +261,7 @@ async fn the_history_is_switched_on_and_off_on_one_node_after_the_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_a_worker_publishes_is_in_no_history() {
     let server = Server::start().await;
-    let cluster = start(1, &server, PATIENT).await;
+    let cluster = start(1, &server, "").await;
     let (mut bob, answer) = Device::connect(&cluster.nodes[0], "bob", None).await;
     let servers: Vec<String> = server.command(&["SMEMBERS", "user_servers:bob"]).await;
     let text = json!({"type": "news", "payload": 7, "receiverID": "bob"}).to_string();

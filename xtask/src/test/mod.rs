@@ -174,9 +174,9 @@ fn test(
     failed.extend(failed_now.iter().map(|name| format!("{run}{name}")));
 }
 
-/// Four tests for each core: most of them wait for nodes and Redis most of their time.
+/// Three tests for each core: most of them wait for nodes and Redis most of their time.
 fn test_threads() -> anyhow::Result<usize> {
-    Ok(4 * cores()?)
+    Ok(3 * cores()?)
 }
 
 fn cores() -> anyhow::Result<usize> {

@@ -9,6 +9,7 @@ use super::{Target, envelope::JSON_WORDS, expect_well, fuzz, input::Input, serve
 use crate::{
     harness::Client,
     redis::{self, until},
+    redis_nodes::patience,
 };
 
 const TARGET: Target = Target {
@@ -24,7 +25,8 @@ fn whatever_is_published_to_a_node_clients_get_messages_alone() {
     let runtime = Runtime::new().expect("a runtime");
     let redis = runtime.block_on(redis::Server::start());
     let url = redis.url();
-    let config = format!("[broker]\nkind = \"redis\"\n[redis]\nurl = \"{url}\"\n");
+    let patience = patience("");
+    let config = format!("[broker]\nkind = \"redis\"\n[redis]\nurl = \"{url}\"\n{patience}");
     let server = runtime.block_on(server(&[], &config));
     let ann = Mutex::new(runtime.block_on(server.client("ann")));
     let channel = runtime.block_on(channel_of(&redis, "ann"));

@@ -173,7 +173,7 @@ async fn a_client_behind_haproxy_loses_nothing_when_its_node_is_killed() {
     let redis = redis::Server::start().await;
     let mut nodes = Vec::new();
     for name in ["n0", "n1", "n2"] {
-        let config = config(name, &redis.url(), "command_timeout = \"10s\"");
+        let config = config(name, &redis.url(), "");
         nodes.push(Server::start(&format!("{config}{HISTORY}")).await);
     }
     for node in &nodes {

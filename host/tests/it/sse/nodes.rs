@@ -13,7 +13,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_node_takes_the_frames_of_a_stream() {
     let server = Server::start().await;
-    let cluster = Nodes::start(3, &server.url(), "command_timeout = \"10s\"").await;
+    let cluster = Nodes::start(3, &server.url(), "").await;
     let mut ann = EventClient::connect(&cluster.nodes[0], "ann").await;
     for (number, node) in cluster.nodes.iter().cycle().take(9).enumerate() {
         let frame = json!({"type": "x", "payload": {"n": number}, "receiverId": "ann"});
@@ -50,7 +50,7 @@ async fn any_node_takes_the_frames_of_a_stream() {
 async fn the_limit_of_the_connections_node_holds_wherever_a_frame_is_posted() {
     let server = Server::start().await;
     let start = async |name: &str, bytes: &str| {
-        let config = config(name, &server.url(), "command_timeout = \"10s\"");
+        let config = config(name, &server.url(), "");
         let limits = format!("[limits]\nframe_bytes_max = \"{bytes}\"\n");
         let node = Node::start(&config.replace("[limits]\n", &limits)).await;
         until_ready(&node).await;
@@ -108,7 +108,7 @@ async fn a_frame_for_a_node_that_was_killed_may_be_sent_again_and_its_client_rec
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_be_asked_is_503() {
     let server = Server::start().await;
-    let cluster = Nodes::start(1, &server.url(), "command_timeout = \"10s\"").await;
+    let cluster = Nodes::start(1, &server.url(), "").await;
     for (name, lease) in [("old-0123456789ab", "7"), ("deaf-ba9876543210", "8")] {
         let () = server
             .command(&["SET", &format!("server_alive:{name}"), lease])
