@@ -131,6 +131,8 @@ pub(crate) struct Peer {
 pub(crate) enum Outcome {
     Delivered,
     Offline,
+    /// `ack` with `kept`: nobody took it, and it is in the history.
+    Kept,
     /// `error` with this code; the sender may retry.
     Retryable(String),
 }
@@ -194,7 +196,8 @@ impl Peer {
             return Outcome::Retryable(code.to_owned());
         }
         match payload["status"].as_str() {
-            Some("delivered" | "handled" | "kept") => Outcome::Delivered,
+            Some("delivered" | "handled") => Outcome::Delivered,
+            Some("kept") => Outcome::Kept,
             Some("offline") => Outcome::Offline,
             other => panic!("unknown status {other:?}"),
         }

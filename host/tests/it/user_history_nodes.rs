@@ -73,7 +73,8 @@ impl Device {
 /// Sends `n` to `user` until it is accepted.
 async fn tell(peer: &mut Peer, user: &str, n: u64) {
     until("the message is accepted", async || {
-        (peer.ask(user, n).await == Outcome::Delivered).then_some(())
+        let outcome = peer.ask(user, n).await;
+        matches!(outcome, Outcome::Delivered | Outcome::Kept).then_some(())
     })
     .await;
 }
