@@ -1,12 +1,14 @@
 //! Compiles components, off the serving threads.
 
 use std::{
+    mem::take,
     path::Path,
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
 };
 
+use futures_util::future::select_all;
 use rustix::process::Pid;
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -42,6 +44,10 @@ pub(super) struct Compiler {
     /// Permits one compilation per processor at a time: for some languages, compiling takes seconds and hundreds of
     /// MiB.
     room: Semaphore,
+    /// The permits of `room`.
+    compilations_max: usize,
+    /// Held by each thread that compiles at the lowest priority.
+    idle: Arc<()>,
     given_up: AbandonedCompilations,
 }
 
@@ -71,10 +77,13 @@ impl Compiler {
                 None
             }
         });
+        let compilations_max = thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine: engine.clone(),
             cache,
-            room: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
+            room: Semaphore::new(compilations_max),
+            compilations_max,
+            idle: Arc::default(),
             given_up: AbandonedCompilations::default(),
         }
     }
@@ -96,28 +105,49 @@ impl Compiler {
                 bytes,
             };
             match pace {
-                CompilePriority::Full => received(self.start(&of, pace)?.result.await),
+                CompilePriority::Full => first_result(&mut [self.start(&of, pace, true)?]).await,
                 CompilePriority::Beside | CompilePriority::Slow => {
-                    escalate(|priority| self.start(&of, priority)).await
+                    let mut is_first = true;
+                    let start = |priority| self.start(&of, priority, take(&mut is_first));
+                    escalate(self.first_priority(), start).await
                 }
             }
         };
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    fn start(&self, of: &CompileInput, pace: CompilePriority) -> Result<CompileThread, LoadError> {
+    /// An attempt that got no CPU time stays behind until the processors are idle. If there are as many as processors, another
+    /// one would stay, too.
+    fn first_priority(&self) -> CompilePriority {
+        if Arc::strong_count(&self.idle) > self.compilations_max {
+            CompilePriority::Slow
+        } else {
+            CompilePriority::Beside
+        }
+    }
+
+    /// Starts a thread that compiles. If `is_first`, it looks into the cache before.
+    fn start(
+        &self,
+        of: &CompileInput,
+        pace: CompilePriority,
+        is_first: bool,
+    ) -> Result<CompileThread, LoadError> {
         let (done, result) = oneshot::channel();
         let thread = Arc::<OnceLock<Pid>>::default();
         let here = thread.clone();
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
         let (hash, bytes, compilation) = (of.hash, of.bytes.clone(), of.compilation.clone());
         let swap = Span::current();
+        let idle = (pace == CompilePriority::Beside).then(|| self.idle.clone());
         let work = move || {
+            let _idle = idle;
             let _swap = swap.entered();
             here.get_or_init(rustix::thread::gettid);
             compilation.join();
             let began = Instant::now();
-            let compiled = compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace);
+            let compiled =
+                compile_or_fetch(&engine, cache.as_deref(), hash, &bytes, pace, is_first);
             // The caller may be gone.
             let _ = done.send(compiled.map(|(component, cached)| Compiled {
                 component,
@@ -133,36 +163,38 @@ impl Compiler {
     }
 }
 
-/// Compiles at the lowest priority. If serving leaves no CPU time for that, starts another attempt with a higher
-/// priority, and later one with normal priority: plugins can also be changed on a machine that is never idle. The first
-/// result counts.
+/// Compiles at the priority `first`. If serving leaves no CPU time for that, starts another attempt with a higher priority, and
+/// later one with normal priority: plugins can also be changed on a machine that is never idle. The first result counts.
 async fn escalate(
+    first: CompilePriority,
     mut start: impl FnMut(CompilePriority) -> Result<CompileThread, LoadError>,
 ) -> Result<Compiled, LoadError> {
-    let mut first = start(CompilePriority::Beside)?;
-    let began = Instant::now();
-    loop {
-        if let Ok(result) = timeout(LOOK_EVERY, &mut first.result).await {
-            return received(result);
+    let mut attempts = vec![start(first)?];
+    if first == CompilePriority::Beside {
+        let began = Instant::now();
+        loop {
+            if let Ok(result) = timeout(LOOK_EVERY, first_result(&mut attempts)).await {
+                return result;
+            }
+            if attempts[0].starves(began.elapsed()) {
+                break;
+            }
         }
-        if first.starves(began.elapsed()) {
-            break;
-        }
+        debug!("the processors are busy; a plugin is compiled with more priority");
+        attempts.push(start(CompilePriority::Slow)?);
     }
-    debug!("the processors are busy; a plugin is compiled with more priority");
-    let mut second = start(CompilePriority::Slow)?;
-    tokio::select! {
-        result = &mut first.result => return received(result),
-        result = &mut second.result => return received(result),
-        () = sleep(SLOW_TIME) => {}
+    if let Ok(result) = timeout(SLOW_TIME, first_result(&mut attempts)).await {
+        return result;
     }
     debug!("the processors are still busy; a plugin is compiled with normal priority");
-    let mut third = start(CompilePriority::Full)?;
-    tokio::select! {
-        result = &mut first.result => received(result),
-        result = &mut second.result => received(result),
-        result = &mut third.result => received(result),
-    }
+    attempts.push(start(CompilePriority::Full)?);
+    first_result(&mut attempts).await
+}
+
+async fn first_result(attempts: &mut [CompileThread]) -> Result<Compiled, LoadError> {
+    let results = attempts.iter_mut().map(|attempt| &mut attempt.result);
+    let (result, ..) = select_all(results).await;
+    result.map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
 }
 
 /// The priority of compiling.
@@ -219,12 +251,6 @@ fn cpu_time(thread: Pid) -> Option<Duration> {
     Some(Duration::from_nanos(nanoseconds))
 }
 
-fn received(
-    result: Result<Result<Compiled, LoadError>, oneshot::error::RecvError>,
-) -> Result<Compiled, LoadError> {
-    result.map_err(|_| LoadError::NotAComponent("compiling it panicked".to_owned()))?
-}
-
 /// A hash that compiled code must share with the engine that loads it.
 fn compatibility(engine: &Engine) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
@@ -241,11 +267,10 @@ fn compile_or_fetch(
     hash: Sha256,
     bytes: &[u8],
     pace: CompilePriority,
+    is_first: bool,
 ) -> Result<(Component, bool), LoadError> {
-    // A fetch takes milliseconds, and a second attempt need not try it again.
-    if pace != CompilePriority::Slow
-        && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash))
-    {
+    // A fetch takes milliseconds, and later attempts need not try it again.
+    if is_first && let Some(component) = cache.and_then(|cache| fetch(engine, cache, &hash)) {
         return Ok((component, true));
     }
     pace.set();
@@ -293,16 +318,13 @@ fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
 mod tests {
     use super::*;
 
-    /// The senders of the results of attempts, by priority.
-    type Attempts = Vec<(
-        CompilePriority,
-        oneshot::Sender<Result<Compiled, LoadError>>,
-    )>;
+    /// The senders of the results of attempts.
+    type Attempts = Vec<oneshot::Sender<Result<Compiled, LoadError>>>;
 
     /// Begins an attempt that gets no CPU time.
-    fn begin(attempts: &mut Attempts, priority: CompilePriority) -> CompileThread {
+    fn begin(attempts: &mut Attempts) -> CompileThread {
         let (done, result) = oneshot::channel();
-        attempts.push((priority, done));
+        attempts.push(done);
         let thread = Arc::default();
         CompileThread { result, thread }
     }
@@ -310,29 +332,33 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_compilation_that_starves_is_started_again_with_more_and_at_last_with_normal_priority()
      {
-        let mut attempts = Attempts::new();
-        let result = escalate(|priority| {
-            let attempt = begin(&mut attempts, priority);
-            if priority == CompilePriority::Full {
-                let (_, done) = attempts.pop().expect("the attempt");
-                let _ = done.send(Err(LoadError::Start("from the third".to_owned())));
-            }
-            Ok(attempt)
-        });
-        let error = result.await.err().expect("the error of the third attempt");
-        assert!(error.to_string().contains("from the third"), "{error}");
-        let begun: Vec<_> = attempts.iter().map(|(priority, _)| *priority).collect();
-        assert_eq!(begun, [CompilePriority::Beside, CompilePriority::Slow]);
+        use CompilePriority::{Beside, Full, Slow};
+        for expected in [&[Beside, Slow, Full][..], &[Slow, Full]] {
+            let mut attempts = Attempts::new();
+            let mut begun = Vec::new();
+            let result = escalate(expected[0], |priority| {
+                begun.push(priority);
+                let attempt = begin(&mut attempts);
+                if priority == Full {
+                    let done = attempts.pop().expect("the attempt");
+                    let _ = done.send(Err(LoadError::Start("from the last".to_owned())));
+                }
+                Ok(attempt)
+            });
+            let error = result.await.err().expect("the error of the last attempt");
+            assert!(error.to_string().contains("from the last"), "{error}");
+            assert_eq!(begun, expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_result_of_a_compilation_counts_whichever_attempt_it_is_from() {
         for finished in [0, 1, 2] {
             let mut attempts = Attempts::new();
-            let result = escalate(|priority| {
-                let attempt = begin(&mut attempts, priority);
+            let result = escalate(CompilePriority::Beside, |_| {
+                let attempt = begin(&mut attempts);
                 if attempts.len() == 3 {
-                    let (_, done) = attempts.remove(finished);
+                    let done = attempts.remove(finished);
                     let _ = done.send(Err(LoadError::Start(format!("from {finished}"))));
                 }
                 Ok(attempt)
