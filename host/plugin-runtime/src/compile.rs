@@ -16,7 +16,7 @@ use thread_priority::{
 };
 use tokio::{
     sync::{Semaphore, oneshot},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{Span, debug, warn};
 use wasmtime::{Engine, component::Component};

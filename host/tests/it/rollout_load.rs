@@ -19,7 +19,7 @@ use crate::{
     harness::{Client, Endpoint, Node},
 };
 
-const PAIRS: usize = 50;
+const PAIRS: usize = 20;
 const ROUNDS: u64 = 2;
 
 /// Messages of a pair that are in flight at a time.
