@@ -32,7 +32,7 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// The most files and bytes that are kept; the least recently used files are removed first. A Rust component takes
 /// several hundred KB, one that contains an interpreter about 50 MB.
-const FILES_MAX: usize = 64;
+const FILES_MAX: usize = 256;
 const BYTES_MAX: u64 = 2 << 30;
 
 /// A folder of compiled components.

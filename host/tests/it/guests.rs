@@ -1,5 +1,10 @@
 //! Components for tests: built guests, variants of them, and some that no toolchain produces.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use crate::harness::guest;
 
 /// The placeholder for the stamp in the guests `stamp`, `counter` and `concierge`.
@@ -34,15 +39,27 @@ pub(crate) fn stamp_of(stamp: &str) -> String {
 }
 
 fn stamped_guest(name: &str, stamp: &str) -> Vec<u8> {
-    let mut bytes = component(name);
-    let places: Vec<_> = (0..=bytes.len() - STAMP.len())
-        .filter(|at| bytes[*at..].starts_with(STAMP))
-        .collect();
-    assert_eq!(places.len(), 1, "the stamp stands in the component once");
+    let (guest, place) = stampable(name);
     let text = stamp_of(stamp);
     assert_eq!(text.len(), STAMP.len(), "{stamp} is too long");
-    bytes[places[0]..][..STAMP.len()].copy_from_slice(text.as_bytes());
+    let mut bytes = guest.to_vec();
+    bytes[place..][..STAMP.len()].copy_from_slice(text.as_bytes());
     bytes
+}
+
+/// A guest, and the place of the stamp in it. The search takes long, so it is done once.
+fn stampable(name: &str) -> (Arc<[u8]>, usize) {
+    static FOUND: Mutex<BTreeMap<String, (Arc<[u8]>, usize)>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let find = || {
+        let bytes = component(name);
+        let places: Vec<_> = (0..=bytes.len() - STAMP.len())
+            .filter(|at| bytes[*at..].starts_with(STAMP))
+            .collect();
+        assert_eq!(places.len(), 1, "the stamp stands in the component once");
+        (bytes.into(), places[0])
+    };
+    found.entry(name.to_owned()).or_insert_with(find).clone()
 }
 
 /// The version number in a stamp of the `stamp` guest.

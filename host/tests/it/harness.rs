@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The interval for polling the metrics.
-const POLL_PAUSE: Duration = Duration::from_millis(5);
+const POLL_PAUSE: Duration = Duration::from_millis(25);
 
 /// The address of a server, in this process or another: everything that any client can do there.
 #[derive(Clone, Copy)]

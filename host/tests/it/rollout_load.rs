@@ -19,7 +19,7 @@ use crate::{
     harness::{Client, Endpoint, Node},
 };
 
-const PAIRS: usize = 20;
+const PAIRS: usize = 50;
 const ROUNDS: u64 = 2;
 
 /// Messages of a pair that are in flight at a time.
@@ -48,6 +48,8 @@ struct Pair {
     versions: BTreeMap<String, u64>,
     /// Messages that no version marked, because the version that saw them failed.
     unmarked: u64,
+    /// The versions by the stamp that they leave.
+    labels: BTreeMap<String, String>,
     times: Vec<Duration>,
 }
 
@@ -68,6 +70,7 @@ impl Pair {
             sent: 0,
             versions: BTreeMap::new(),
             unmarked: 0,
+            labels: BTreeMap::new(),
             times: Vec::new(),
         }
     }
@@ -112,8 +115,12 @@ impl Pair {
             Some(stamps) => {
                 assert_eq!(stamps.len(), 1, "marked once: {payload}");
                 let stamp = stamps[0].as_str().expect("a stamp");
-                let marked_by = stamp.trim_start_matches("a:STAMP-");
-                assert_eq!(version, label(&stamped(marked_by)), "{ack} {payload}");
+                let marked_by = stamp.trim_start_matches("a:STAMP-").to_owned();
+                let labels = &mut self.labels;
+                let by = labels
+                    .entry(marked_by)
+                    .or_insert_with_key(|stamp| label(&stamped(stamp)));
+                assert_eq!(version, by, "{ack} {payload}");
             }
             None => self.unmarked += 1,
         }
@@ -137,6 +144,8 @@ async fn push(node: &Endpoint, stamp: &str, force: bool) -> Value {
             assert_eq!(answer.status, 200, "{}", answer.body);
             return answer.body;
         }
+        // Another push is under way, or there were many in a row.
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
