@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use crate::harness::guest;
@@ -39,17 +39,23 @@ pub(crate) fn stamp_of(stamp: &str) -> String {
 }
 
 fn stamped_guest(name: &str, stamp: &str) -> Vec<u8> {
-    let (guest, place) = stampable(name);
+    let Stampable { mut bytes, place } = stampable(name);
     let text = stamp_of(stamp);
     assert_eq!(text.len(), STAMP.len(), "{stamp} is too long");
-    let mut bytes = guest.to_vec();
     bytes[place..][..STAMP.len()].copy_from_slice(text.as_bytes());
     bytes
 }
 
-/// A guest, and the place of the stamp in it. The search takes long, so it is done once.
-fn stampable(name: &str) -> (Arc<[u8]>, usize) {
-    static FOUND: Mutex<BTreeMap<String, (Arc<[u8]>, usize)>> = Mutex::new(BTreeMap::new());
+/// A guest, and the place of the stamp in it.
+#[derive(Clone)]
+struct Stampable {
+    bytes: Vec<u8>,
+    place: usize,
+}
+
+/// Reads and searches each guest once, because the search takes long.
+fn stampable(name: &str) -> Stampable {
+    static FOUND: Mutex<BTreeMap<String, Stampable>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     let find = || {
         let bytes = component(name);
@@ -57,7 +63,8 @@ fn stampable(name: &str) -> (Arc<[u8]>, usize) {
             .filter(|at| bytes[*at..].starts_with(STAMP))
             .collect();
         assert_eq!(places.len(), 1, "the stamp stands in the component once");
-        (bytes.into(), places[0])
+        let place = places[0];
+        Stampable { bytes, place }
     };
     found.entry(name.to_owned()).or_insert_with(find).clone()
 }
