@@ -28,9 +28,9 @@ use super::{
     sha256::Sha256,
 };
 
-/// The nice value of a second compiling thread, which starts when the first one starves.
+/// The nice value of a compiling thread that starts when one at the lowest priority starves.
 const SLOW_NICE: i32 = 10;
-/// How long it has before a third one starts, with normal priority.
+/// How long it has before another one starts, with normal priority.
 const SLOW_TIME: Duration = Duration::from_secs(10);
 /// How often the progress of a compilation is checked.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -116,8 +116,8 @@ impl Compiler {
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    /// An attempt that got no CPU time stays behind until the processors are idle. If there are as many as processors, another
-    /// one would stay, too.
+    /// The priority of the first attempt: the lowest, unless as many attempts as processors run at it. Those got no CPU time,
+    /// and stay behind until the processors are idle; another one would, too.
     fn first_priority(&self) -> CompilePriority {
         if Arc::strong_count(&self.idle) > self.compilations_max {
             CompilePriority::Slow

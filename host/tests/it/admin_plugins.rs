@@ -5,7 +5,7 @@ use signalbox::plugin::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    admin::{Answer, KEY, WITH_KEY, admin, call},
+    admin::{Answer, KEY, WITH_KEY, admin, call, call_once_allowed},
     guests::{PATIENT, component, stamped, wat},
     harness::{Client, Endpoint, Node, WITH_CHAT},
     logged::{Logged, message},
@@ -46,14 +46,9 @@ pub(crate) async fn post(node: &Endpoint, what: &str) -> Answer {
 }
 
 pub(crate) async fn plugin(node: &Endpoint) -> Value {
-    loop {
-        let answer = admin(node, "GET", STAMP).await;
-        // Tests poll more often than the rate limit allows.
-        if answer.status != 429 {
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            return answer.body;
-        }
-    }
+    let answer = call_once_allowed(node, "GET", STAMP, b"").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
 }
 
 /// The mark that the plugin leaves on a message of this client.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     admin_plugins::{plugin, push},
+    cluster_swap::version as label,
     guests::{PATIENT, stamped},
     harness::{Client, Endpoint, Node},
     logged::{Logged, message},
@@ -64,10 +65,6 @@ async fn acked(client: &mut Client, event_type: &str, payload: Value) -> Value {
     let ack = client.json().await;
     assert_eq!(ack["type"], "ack", "{ack}");
     ack["payload"]["plugins"].clone()
-}
-
-fn label(bytes: &[u8]) -> String {
-    signalbox::plugin::Sha256::of(bytes).label()
 }
 
 #[tokio::test]

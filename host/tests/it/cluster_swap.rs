@@ -6,7 +6,7 @@ use signalbox::plugin::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
-    admin::{Answer, KEY, WITH_KEY, admin, call},
+    admin::{Answer, KEY, WITH_KEY, admin, call, call_once_allowed},
     guests::{agreeable, stamped},
     harness::{Endpoint, Node, WITH_CHAT},
     logged::Logged,
@@ -48,13 +48,9 @@ pub(crate) async fn push(node: &Endpoint, bytes: &[u8], query: &str) -> Answer {
 
 /// The first digits of the SHA-256 of the version that is live on the node.
 pub(crate) async fn live(node: &Endpoint) -> String {
-    loop {
-        let answer = admin(node, "GET", STAMP).await;
-        if answer.status != 429 {
-            let live = &answer.body["live"];
-            return live.as_str().unwrap_or_default().to_owned();
-        }
-    }
+    let answer = call_once_allowed(node, "GET", STAMP, b"").await;
+    let live = &answer.body["live"];
+    live.as_str().unwrap_or_default().to_owned()
 }
 
 pub(crate) fn version(bytes: &[u8]) -> String {

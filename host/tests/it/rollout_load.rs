@@ -13,8 +13,9 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    admin::{KEY, WITH_KEY, call},
+    admin::{WITH_KEY, call_once_allowed},
     admin_plugins::{STAMP, swaps},
+    cluster_swap::version as label,
     guests::{PATIENT, stamped},
     harness::{Client, Endpoint, Node},
 };
@@ -132,21 +133,11 @@ fn bad(round: u64, number: u64) -> String {
     format!("bad{round:06}{number}")
 }
 
-fn label(bytes: &[u8]) -> String {
-    signalbox::plugin::Sha256::of(bytes).label()
-}
-
 async fn push(node: &Endpoint, stamp: &str, force: bool) -> Value {
     let path = format!("{STAMP}{}", if force { "?force=true" } else { "" });
-    loop {
-        let answer = call(node, "PUT", &path, Some(KEY), &stamped(stamp)).await;
-        if answer.status != 429 {
-            assert_eq!(answer.status, 200, "{}", answer.body);
-            return answer.body;
-        }
-        // Another push is under way, or there were many in a row.
-        tokio::time::sleep(PAUSE).await;
-    }
+    let answer = call_once_allowed(node, "PUT", &path, &stamped(stamp)).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    answer.body
 }
 
 /// Waits until every pair has exchanged messages for a while.
