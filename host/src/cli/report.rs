@@ -8,7 +8,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use signalbox::plugin::{Admission, AdmissionReport, LoadError, SampleCall, Sha256};
+use signalbox::{
+    config::PluginLimits,
+    plugin::{Admission, AdmissionReport, LoadError, SampleCall, Sha256},
+};
 
 /// The result of checking a component.
 pub(super) struct Report {
@@ -118,12 +121,10 @@ impl AdmittedDetails {
         }
         lines.add("imports", listed(&imports));
         lines.add("wasi", listed(&wasi));
-        let compile = milliseconds(self.admission.compile);
-        if self.admission.cached {
-            lines.add("compile", format_args!("{compile}, done before"));
-        } else {
-            lines.add("compile", compile);
-        }
+        lines.add(
+            "compile",
+            compile_text(self.admission.compile, self.admission.cached),
+        );
         lines.add("instantiate", milliseconds(trial.instantiate));
         if let Some(init) = trial.init {
             lines.add("init", milliseconds(init));
@@ -194,6 +195,20 @@ fn listed<S: AsRef<str>>(names: &[S]) -> String {
     names.join(", ")
 }
 
+fn compile_text(took: Duration, is_cached: bool) -> String {
+    let max = PluginLimits::default().compile_time_max;
+    let milliseconds = milliseconds(took);
+    if is_cached {
+        format!("{milliseconds}, done before")
+    } else if took > max {
+        format!(
+            "{milliseconds}; a server that takes as long refuses it, unless its `compile_time_max` exceeds the default {max:?}"
+        )
+    } else {
+        milliseconds
+    }
+}
+
 fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", ms(duration))
 }
@@ -224,6 +239,19 @@ mod tests {
             "rejected: x: nobody waits for it",
             Some(Duration::ZERO)
         )));
+    }
+
+    #[test]
+    fn a_component_that_compiles_for_longer_than_a_server_allows_is_reported() {
+        let slow = compile_text(Duration::from_secs(121), false);
+        assert!(
+            slow.contains("refuses it") && slow.contains("compile_time_max"),
+            "{slow}"
+        );
+        assert_eq!(
+            compile_text(Duration::from_secs(119), false),
+            "119000.00 ms"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::node::{Node, Served};
 use super::signalbox::Signalbox;
-use super::{Steps, journey};
+use super::{Steps, guide, journey};
 use crate::builds;
 use crate::workspace::Workspace;
 
@@ -41,6 +41,7 @@ pub(super) fn run(
         written_out(cases(&sources, language)?)?,
     )
     .context("the cases")?;
+    guide::add_modules(workspace, language, &folder)?;
     steps.step(BUILD, || signalbox.run(&folder, &["plugin", "build"]))?;
     steps.step("conformance", || {
         signalbox.run(&folder, &["plugin", "test"])
@@ -60,11 +61,11 @@ fn keeps_memory(signalbox: &Signalbox, name: &str, component: &Path) -> anyhow::
     };
     let node = Node::start(signalbox, name, &served)?;
     let bytes = fs::read(component).with_context(|| component.display().to_string())?;
-    let build = component.with_file_name("build.wasm");
+    let second = component.with_file_name("second.wasm");
+    fs::write(&second, builds::numbered(&bytes, 2))?;
     let mut client = None;
-    for number in 1..=2 {
-        fs::write(&build, builds::numbered(&bytes, number))?;
-        signalbox.push(name, &build, &node.access())?;
+    for (number, build) in [(1, component), (2, &second)] {
+        signalbox.push(name, build, &node.access())?;
         let client = match &mut client {
             Some(client) => client,
             // No client may connect before a plugin that decides about connections is there.

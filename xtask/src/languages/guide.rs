@@ -2,6 +2,7 @@
 //! snippets are tests of the SDK, and those in Go and C are excerpts of plugins that other tests build.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
@@ -23,47 +24,54 @@ const PAGES: [&str; 8] = [
     "docs/plugins/typescript.md",
 ];
 
-/// Checks the snippets of `language` in the conformance project, which exports every interface.
+/// Adds the Python snippets to the conformance project in `folder`, as modules that its plugin imports: a snippet that
+/// does not run fails its build.
+pub(super) fn add_modules(
+    workspace: &Workspace,
+    language: &str,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    if language != "python" {
+        return Ok(());
+    }
+    let main = folder.join("app.py");
+    let mut app = fs::read_to_string(&main)?;
+    for (number, snippet) in all_snippets(workspace, "python")?.iter().enumerate() {
+        fs::write(folder.join(format!("guide{number}.py")), snippet)?;
+        app += &format!("\nimport guide{number}\n");
+    }
+    fs::write(main, app).context("the plugin with the snippets")
+}
+
+/// Checks the types of the TypeScript snippets in the conformance project, which exports every interface.
 pub(super) fn run(
     signalbox: &Signalbox,
     workspace: &Workspace,
     language: &str,
     steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    let folder = signalbox.folder(&format!("conformance-{language}"));
-    let fence = match language {
-        "typescript" => "ts",
-        "python" => "python",
-        _ => return Ok(()),
-    };
+    if language != "typescript" {
+        return Ok(());
+    }
+    let folder = signalbox.folder("conformance-typescript");
     steps.step("guide", || {
-        let mut found = Vec::new();
-        for page in PAGES {
-            let text = fs::read_to_string(workspace.root().join(page)).context(page)?;
-            found.extend(snippets(&text, fence));
+        for (number, snippet) in all_snippets(workspace, "ts")?.iter().enumerate() {
+            fs::write(folder.join(format!("src/guide{number}.ts")), snippet)?;
         }
-        ensure!(!found.is_empty(), "no page has a snippet in {language}");
-        match language {
-            "typescript" => {
-                for (number, snippet) in found.iter().enumerate() {
-                    fs::write(folder.join(format!("src/guide{number}.ts")), snippet)?;
-                }
-                let mut tsc = Command::new("node_modules/.bin/tsc");
-                run_program(tsc.arg("--noEmit").current_dir(&folder))
-            }
-            // Building a separate plugin from each would be pointless: they are imported together, as modules of one
-            // plugin.
-            _ => {
-                let mut app = fs::read_to_string(folder.join("app.py"))?;
-                for (number, snippet) in found.iter().enumerate() {
-                    fs::write(folder.join(format!("guide{number}.py")), snippet)?;
-                    app += &format!("\nimport guide{number}\n");
-                }
-                fs::write(folder.join("app.py"), app)?;
-                signalbox.run(&folder, &["plugin", "build"])
-            }
-        }
+        let mut tsc = Command::new("node_modules/.bin/tsc");
+        run_program(tsc.arg("--noEmit").current_dir(&folder))
     })
+}
+
+/// Returns the snippets of all pages. It is an error if there are none.
+fn all_snippets(workspace: &Workspace, fence: &str) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(workspace.root().join(page)).context(page)?;
+        found.extend(snippets(&text, fence));
+    }
+    ensure!(!found.is_empty(), "no page has a snippet for {fence}");
+    Ok(found)
 }
 
 /// Returns the texts between fences of this language.
@@ -76,8 +84,6 @@ fn snippets(page: &str, fence: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn read(path: &str) -> String {

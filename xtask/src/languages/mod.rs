@@ -36,7 +36,7 @@ const AT_ONCE: usize = 2;
 
 /// The work for a row of plugins: enough to see that each can be replaced in it.
 const CHAIN: Effort = Effort {
-    rate: 500,
+    rate: 200,
     time: Duration::from_secs(2),
     swaps: 2,
 };

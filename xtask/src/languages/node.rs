@@ -47,8 +47,10 @@ impl Node {
         // This is a debug build on a busy machine: the tests check whether it works, not how fast. The client is silent
         // while its plugin is built, and does not answer pings meanwhile.
         let mut config = format!(
-            "[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n[events]\nclient = [\"{}\"]\n",
-            served.event_type
+            "[server]\nidle_timeout = \"30m\"\n[admin]\nkey = \"{ADMIN_KEY}\"\n[events]\nclient = [\"{}\"]\n\
+             [plugin_cache]\ndir = {:?}\n",
+            served.event_type,
+            signalbox.compiled_plugins(),
         );
         let plugins = served.plugins.iter();
         config.extend(plugins.map(|plugin| entry(plugin, served)));

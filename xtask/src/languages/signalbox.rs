@@ -71,7 +71,7 @@ impl Signalbox {
     /// Gives the program its own cache, so that times do not depend on earlier runs, and lets the tools that it calls
     /// keep their caches.
     fn begin_without_compiled_plugins(&self, command: &mut Command) {
-        command.env("XDG_CACHE_HOME", self.folder.join("cache"));
+        command.env("XDG_CACHE_HOME", self.cache());
         let of_user = env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(env::home_dir()?.join(".cache")));
@@ -81,6 +81,15 @@ impl Signalbox {
                 command.env(variable, of_user.join(folder));
             }
         }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.folder.join("cache")
+    }
+
+    /// The folder in which the commands for authors keep compiled plugins. Servers that use it need not compile again.
+    pub(super) fn compiled_plugins(&self) -> PathBuf {
+        self.cache().join("signalbox/compiled")
     }
 
     /// Creates a project.

@@ -13,7 +13,8 @@ pub(super) fn run(mut cargo: Command, failed: &mut Vec<String>) -> anyhow::Resul
     if out.is_terminal() {
         cargo.env("CARGO_TERM_COLOR", "always");
     }
-    run_into(out.lock(), cargo, failed)
+    // It is not locked: other steps print at the same time.
+    run_into(out, cargo, failed)
 }
 
 /// Cargo's standard output and standard error go through one pipe, so that each line keeps its place.

@@ -4,7 +4,7 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use signalbox::{
     auth::{self, Authenticator},
-    config::{Config, InstanceMode, Limits, OnFailure, PluginConfig, PluginLimits},
+    config::{Config, InstanceMode, Limits, OnFailure, PluginConfig},
     plugin::{self, CompilePriority, Loader, PluginManager, Trigger},
 };
 
@@ -13,7 +13,7 @@ use super::{
         EXIT_CONFIG,
         report::{AdmittedDetails, Report},
     },
-    loader::{Compiling, with_loader},
+    loader::{self, Compiling, with_loader},
     stem,
 };
 
@@ -47,7 +47,7 @@ pub(super) fn run_briefly(file: &Path, config_text: &str) -> ExitCode {
     })
 }
 
-/// Admits the component in `file` with the default limits, and makes sample calls to it.
+/// Admits the component in `file` with the [`loader::limits`], and makes sample calls to it.
 async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
     let config = Arc::new(PluginConfig {
         name: stem(file),
@@ -55,7 +55,7 @@ async fn check(loader: &Loader, file: &Path, config_text: &str) -> Report {
         events: vec!["*".to_owned()],
         on_failure: OnFailure::Reject,
         instances: InstanceMode::Pool { max: 2, min: 2 },
-        limits: PluginLimits::default(),
+        limits: loader::limits(),
         rollout: None,
         config_json: config_text.to_owned(),
     });

@@ -1,8 +1,9 @@
 //! The loader with which the commands for authors admit components, and the compiled code that they share.
 
-use std::{env, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{env, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use signalbox::{
+    config::PluginLimits,
     metrics::Metrics,
     plugin::{Loader, MemoryStore},
 };
@@ -15,6 +16,17 @@ pub(super) enum Compiling {
     /// Keep compiled code in a folder of this user. `plugin build`, `test` and `dev` are run one after another, and
     /// compiling a Python component takes ten seconds.
     Once,
+}
+
+/// Time limit for compiling. It is much higher than on a server, because a busy machine must not change a verdict.
+const COMPILE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// The default limits of a server, except that compiling may take longer.
+pub(super) fn limits() -> PluginLimits {
+    PluginLimits {
+        compile_time_max: COMPILE_TIME_MAX,
+        ..PluginLimits::default()
+    }
 }
 
 /// Runs `work` with a loader that has an in-memory store.

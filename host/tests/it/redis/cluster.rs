@@ -120,9 +120,8 @@ impl Cluster {
 
     /// The node that is the master of a slot.
     pub(crate) async fn master_of(&self, slot: u16) -> usize {
-        let owners = owners(&self.view(self.some_node()).await);
-        let owner = owners[usize::from(slot)].as_deref();
-        self.index_of(owner.expect("every slot has a master"))
+        let owners = self.owners(&self.view(self.some_node()).await);
+        owners[usize::from(slot)].expect("every slot has a master")
     }
 
     /// The node that is the replica of a master, or None if the master has no other node left.
@@ -165,7 +164,7 @@ impl Cluster {
             for node in self.nodes.iter().filter(|node| node.is_up()) {
                 let info: String = node.try_command(&["CLUSTER", "INFO"]).await.ok()?;
                 let view = self.view(node).await;
-                let owners = owners(&view);
+                let owners = self.owners(&view);
                 let is_settled = info.contains("cluster_state:ok")
                     && self.all_is_well(&view)
                     && self.are_up(&owners)
@@ -285,9 +284,23 @@ impl Cluster {
     }
 
     /// Whether every slot has a master that is up.
-    fn are_up(&self, owners: &[Option<String>]) -> bool {
-        let is_up = |owner: &Option<String>| owner.as_ref().is_some_and(|id| self.is_up(id));
-        owners.iter().all(is_up)
+    fn are_up(&self, owners: &[Option<usize>]) -> bool {
+        let mut owners = owners.to_vec();
+        owners.dedup();
+        let is_up = |owner: Option<usize>| owner.is_some_and(|index| self.nodes[index].is_up());
+        owners.into_iter().all(is_up)
+    }
+
+    /// The index of the master of each slot.
+    fn owners(&self, view: &[Seen]) -> Vec<Option<usize>> {
+        let mut owners = vec![None; SLOTS];
+        for seen in view {
+            for (first, last) in &seen.slots {
+                owners[usize::from(*first)..=usize::from(*last)]
+                    .fill(Some(self.index_of(&seen.id)));
+            }
+        }
+        owners
     }
 
     /// Whether every node that is up and has no slots is a replica of one that is up and has some.
@@ -319,17 +332,6 @@ async fn follows_its_master(node: &Server, view: &[Seen]) -> bool {
     }
     let info = node.try_command::<String>(&["INFO", "replication"]).await;
     info.is_ok_and(|info| info.contains("master_link_status:up"))
-}
-
-/// The ID of the master of each slot.
-fn owners(view: &[Seen]) -> Vec<Option<String>> {
-    let mut owners = vec![None; SLOTS];
-    for seen in view {
-        for (first, last) in &seen.slots {
-            owners[usize::from(*first)..=usize::from(*last)].fill(Some(seen.id.clone()));
-        }
-    }
-    owners
 }
 
 /// `<id> <ip:port@cport> <flags> <master> <ping-sent> <pong-recv> <config-epoch> <link-state> <slot> ...`

@@ -22,7 +22,7 @@ use self::{
 };
 use super::{
     super::EXIT_CONFIG,
-    loader::{Compiling, with_loader},
+    loader::{self, Compiling, with_loader},
     stem,
 };
 
@@ -80,7 +80,7 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
         limits: PluginLimits {
             call_cpu_max: CALL_CPU_MAX,
             call_time_max: CALL_TIME_MAX,
-            ..PluginLimits::default()
+            ..loader::limits()
         },
         rollout: None,
         config_json: config_text
