@@ -23,14 +23,17 @@ const COUNTED: &str = "c.hits";
 /// The first step that is no longer part of the way to a live plugin.
 pub(super) const BUILD: &str = "conformance build";
 
-/// Builds the conformance plugin of `language` and runs the cases through it.
-pub(super) fn run(
+fn name(language: &str) -> String {
+    format!("conformance-{language}")
+}
+
+/// Creates the project of the conformance plugin of `language`. It gets the packages of the project that the journey has left.
+pub(super) fn create(
     signalbox: &Signalbox,
     workspace: &Workspace,
     language: &str,
-    steps: &mut Steps,
 ) -> anyhow::Result<()> {
-    let name = format!("conformance-{language}");
+    let name = name(language);
     let folder = signalbox.folder(&name);
     let sources = workspace.root().join(FOLDER);
     signalbox.new_project(&name, language)?;
@@ -41,7 +44,13 @@ pub(super) fn run(
         written_out(cases(&sources, language)?)?,
     )
     .context("the cases")?;
-    guide::add_modules(workspace, language, &folder)?;
+    guide::add_modules(workspace, language, &folder)
+}
+
+/// Builds the plugin, and runs the cases through it.
+pub(super) fn run(signalbox: &Signalbox, language: &str, steps: &mut Steps) -> anyhow::Result<()> {
+    let name = name(language);
+    let folder = signalbox.folder(&name);
     steps.step(BUILD, || signalbox.run(&folder, &["plugin", "build"]))?;
     steps.step("conformance", || {
         signalbox.run(&folder, &["plugin", "test"])
@@ -147,13 +156,34 @@ fn raw_marker(number: usize) -> String {
     format!("$raw {number}$")
 }
 
-/// Lets a project use the packages that package managers have installed in another one: they are the same, and
-/// installing them takes most of the time.
+/// Gives a project the packages that package managers have installed in another one: they are the same, and installing
+/// them takes most of the time. Both projects can be built at the same time: cargo locks its folder, and package managers replace
+/// files instead of changing them.
 fn share(of: &Path, project: &Path) -> anyhow::Result<()> {
-    for packages in ["target", ".venv", "node_modules"] {
+    let target = of.join("target");
+    if target.exists() {
+        symlink(&target, project.join("target")).with_context(|| target.display().to_string())?;
+    }
+    for packages in [".venv", "node_modules"] {
         let there = of.join(packages);
         if there.exists() {
-            symlink(&there, project.join(packages)).with_context(|| there.display().to_string())?;
+            link(&there, &project.join(packages))?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates hard links to the files in and below `from`.
+fn link(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let named = || from.display().to_string();
+    fs::create_dir_all(to).with_context(named)?;
+    for entry in fs::read_dir(from).with_context(named)? {
+        let entry = entry.with_context(named)?;
+        let (there, here) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().with_context(named)?.is_dir() {
+            link(&there, &here)?;
+        } else {
+            fs::hard_link(&there, here).with_context(|| there.display().to_string())?;
         }
     }
     Ok(())

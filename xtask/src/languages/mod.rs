@@ -46,6 +46,12 @@ const CHAIN: Effort = Effort {
 struct Steps(Vec<(&'static str, Duration)>);
 
 impl Steps {
+    /// Completes the steps in `work`.
+    fn of(work: impl FnOnce(&mut Self) -> anyhow::Result<()>) -> anyhow::Result<Self> {
+        let mut steps = Self::default();
+        work(&mut steps).map(|()| steps)
+    }
+
     fn step(
         &mut self,
         name: &'static str,
@@ -107,13 +113,29 @@ pub(crate) fn test(
 
 /// Runs everything for one language.
 fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &str) -> anyhow::Result<Steps> {
-    let mut steps = Steps::default();
-    journey::run(signalbox, language, &mut steps)?;
-    conformance::run(signalbox, workspace, language, &mut steps)?;
-    guide::run(signalbox, workspace, language, &mut steps)?;
-    mistakes::run(signalbox, language, &mut steps)?;
-    examples::run(signalbox, workspace, language, &mut steps)?;
-    Ok(steps)
+    let Steps(mut done) = Steps::of(|steps| journey::run(signalbox, language, steps))?;
+    conformance::create(signalbox, workspace, language)?;
+    // These use different projects.
+    let conformance = |steps: &mut Steps| {
+        conformance::run(signalbox, language, steps)?;
+        guide::run(signalbox, workspace, language, steps)
+    };
+    let others = |steps: &mut Steps| {
+        mistakes::run(signalbox, language, steps)?;
+        examples::run(signalbox, workspace, language, steps)
+    };
+    let (conformance, others) = thread::scope(|scope| {
+        let conformance = scope.spawn(|| Steps::of(conformance));
+        let others = Steps::of(others);
+        let conformance = conformance.join();
+        (
+            conformance.unwrap_or_else(|panic| resume_unwind(panic)),
+            others,
+        )
+    });
+    done.extend(conformance?.0);
+    done.extend(others?.0);
+    Ok(Steps(done))
 }
 
 /// Calls `work` with each of `items`, [`AT_ONCE`] at a time and beginning with the last ones, which take longest. Returns
