@@ -134,10 +134,7 @@ impl AdmittedDetails {
         }
         lines.add("memory", format_args!("{} bytes after init", trial.memory));
         for call in &self.calls {
-            let warm = match call.warm {
-                Some(warm) => format!(", warm {:.1} µs", warm.as_secs_f64() * 1e6),
-                None => String::new(),
-            };
+            let warm = call.warm.map(warm_text).unwrap_or_default();
             lines.add(
                 "call",
                 format_args!(
@@ -195,6 +192,16 @@ fn listed<S: AsRef<str>>(names: &[S]) -> String {
     names.join(", ")
 }
 
+fn warm_text(warm: Duration) -> String {
+    let max = PluginLimits::default().call_cpu_max;
+    let text = format!(", warm {:.1} µs", warm.as_secs_f64() * 1e6);
+    if warm > max {
+        format!("{text}; on a server it fails, unless `call_cpu_max` exceeds the default {max:?}")
+    } else {
+        text
+    }
+}
+
 fn compile_text(took: Duration, is_cached: bool) -> String {
     let max = PluginLimits::default().compile_time_max;
     let milliseconds = milliseconds(took);
@@ -239,6 +246,16 @@ mod tests {
             "rejected: x: nobody waits for it",
             Some(Duration::ZERO)
         )));
+    }
+
+    #[test]
+    fn a_call_that_takes_longer_than_a_server_allows_is_reported() {
+        let slow = warm_text(Duration::from_millis(11));
+        assert!(
+            slow.starts_with(", warm 11000.0 µs; ") && slow.contains("call_cpu_max"),
+            "{slow}"
+        );
+        assert_eq!(warm_text(Duration::from_millis(9)), ", warm 9000.0 µs");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Changes are only marked; a task looks up the state. A node reports what is there on it, and, after a grace, what left it
 //! and is on no other node. The queue notes what was reported, together with the event, so nodes that report the same thing
-//! make one event. After a report about something that is not on it, a node looks once more: what other nodes reported
-//! meanwhile is then in effect, so the last report is right. What a node that died reported is found by reading all that was reported.
+//! make one event. After it has reported that something is away, a node looks once more, and corrects the report if another node
+//! has it by now: so the last report is right. What a node that died reported is found by reading all that was reported.
 
 mod leaving;
 mod name;

@@ -32,7 +32,7 @@ struct Mistake {
 /// The messages about an endless call, one of which must be in the output: on a busy machine the call reaches
 /// `call_time_max` before `call_cpu_max`.
 const ENDLESS: [&str; 2] = [
-    "more CPU time than it may (10ms, `call_cpu_max`",
+    "more CPU time than it may (100ms, `call_cpu_max`",
     "the call took longer than it may (`call_time_max`",
 ];
 

@@ -32,7 +32,7 @@ use signalbox::{Missing, Signalbox};
 const LANGUAGES: &[&str] = &["javascript", "typescript", "go", "c", "rust", "python"];
 
 /// The languages that are tested at a time. Each waits for its server some of the time.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 
 /// The work for a row of plugins: enough to see that each can be replaced in it.
 const CHAIN: Effort = Effort {

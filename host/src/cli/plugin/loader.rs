@@ -18,13 +18,17 @@ pub(super) enum Compiling {
     Once,
 }
 
-/// Time limit for compiling. It is much higher than on a server, because a busy machine must not change a verdict.
+/// Time limits. They are much higher than on a server, because a busy machine must not change a verdict.
 const COMPILE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+const CALL_TIME_MAX: Duration = Duration::from_secs(5);
+const CALL_CPU_MAX: Duration = Duration::from_millis(100);
 
-/// The default limits of a server, except that compiling may take longer.
+/// The default limits of a server, except that compiling and calls may take longer.
 pub(super) fn limits() -> PluginLimits {
     PluginLimits {
         compile_time_max: COMPILE_TIME_MAX,
+        call_cpu_max: CALL_CPU_MAX,
+        call_time_max: CALL_TIME_MAX,
         ..PluginLimits::default()
     }
 }

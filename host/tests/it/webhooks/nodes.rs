@@ -1,5 +1,6 @@
 //! Events of several nodes, which share the queues in Redis.
 
+use futures_util::future::join_all;
 use serde_json::Value;
 
 use super::receiver::{Receiver, Reply};
@@ -9,7 +10,7 @@ use crate::{
     redis_nodes::{Nodes, Peer, config, until_ready},
 };
 
-const RULES: &str = "[presence]\ngrace = \"10ms\"\n[[rooms]]\nmatch = \"seen\"\npresence = true\n";
+const RULES: &str = "[presence]\ngrace = \"10ms\"\n[[rooms]]\nmatch = \"seen*\"\npresence = true\n";
 
 const ROOMS: [&str; 4] = [
     "room_occupied",
@@ -61,6 +62,41 @@ async fn all_nodes_together_report_a_room_and_its_members_once() {
         (of_type(&receiver.events(), "room_occupied") == 2).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_that_are_left_on_all_nodes_at_once_are_reported_once() {
+    const COUNT: usize = 40;
+    let server = Server::start().await;
+    let receiver = Receiver::start().await;
+    let redis = format!("{RULES}{}", receiver.webhook(&ROOMS, ""));
+    let cluster = Nodes::start(3, &server.url(), &redis).await;
+    let mut peers = Vec::new();
+    for node in &cluster.nodes {
+        let mut ann = Peer::connect(node, "ann").await;
+        for number in 0..COUNT {
+            ann.join(&format!("seen{number}")).await;
+        }
+        peers.push(ann);
+    }
+    join_all(peers.into_iter().map(Peer::close)).await;
+    let names = ["member_left", "room_vacated"];
+    until("all rooms are reported as left", async || {
+        let events = receiver.events();
+        let are_all = |name| of_type(&events, name) >= COUNT;
+        names.into_iter().all(are_all).then_some(())
+    })
+    .await;
+    // A room that is used afterwards is reported after everything about the others.
+    let mut bob = Peer::connect(&cluster.nodes[0], "bob").await;
+    bob.join("seen").await;
+    receiver.until_event(|event| event["userId"] == "bob").await;
+    let events = receiver.events();
+    let of_ann = events.iter().filter(|event| event["room"] != "seen");
+    let of_ann: Vec<Value> = of_ann.cloned().collect();
+    for name in ROOMS {
+        assert_eq!(of_type(&of_ann, name), COUNT, "{name}: {of_ann:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

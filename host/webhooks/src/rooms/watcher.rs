@@ -61,6 +61,7 @@ impl RoomWatcher {
             broker,
             known: HashSet::new(),
             leaving: LeavingNames::default(),
+            corrected: HashSet::new(),
             nodes: HashSet::new(),
             nodes_at: Instant::now(),
             sweep_at: None,
@@ -91,6 +92,8 @@ struct OccupancyReporter {
     known: HashSet<WatchedName>,
     /// Those that left this node.
     leaving: LeavingNames,
+    /// Those of them that this node has reported, and looks up once more: other nodes may have changed meanwhile.
+    corrected: HashSet<WatchedName>,
     /// The nodes that were alive.
     nodes: HashSet<String>,
     /// When they are read again.
@@ -162,6 +165,7 @@ impl OccupancyReporter {
                 self.leaving.add(name.clone(), due);
             } else {
                 self.leaving.remove(name);
+                self.corrected.remove(name);
                 if !self.known.contains(name) {
                     came.push(name.clone());
                 }
@@ -220,20 +224,27 @@ impl OccupancyReporter {
         }
     }
 
-    /// Reports `names`, which are not on this node: as there if they are on another one, and otherwise as away.
+    /// Reports `names`, which are not on this node, if they are on no other one either. Otherwise the others have reported
+    /// them; reporting them again could contradict a later report. Only after a report of this node it may be wrong, and the truth is
+    /// reported either way.
     async fn report_elsewhere(&mut self, names: &[WatchedName]) -> Result<(), ReportError> {
         self.settled(names).await;
         let away = names.iter().filter(|name| !self.is_here(name));
         let away: Vec<&WatchedName> = away.collect();
         let is_elsewhere = self.are_elsewhere(&away).await?;
-        let states: Vec<_> = away.into_iter().zip(is_elsewhere).collect();
+        let mut states: Vec<_> = away.into_iter().zip(is_elsewhere).collect();
+        for (name, _) in &states {
+            self.known.remove(name);
+        }
+        states.retain(|(name, is_elsewhere)| !is_elsewhere || self.corrected.contains(name));
         let added = self.push(&states).await?;
         let now = Instant::now();
         for ((name, _), added) in states.into_iter().zip(added) {
-            self.known.remove(name);
             if added {
-                // Another node may have reported the opposite meanwhile.
+                self.corrected.insert(name.clone());
                 self.leaving.add(name.clone(), now);
+            } else {
+                self.corrected.remove(name);
             }
         }
         Ok(())
@@ -347,6 +358,7 @@ impl OccupancyReporter {
         drop(self.rooms.take_marks());
         self.known.clear();
         self.leaving.clear();
+        self.corrected.clear();
         self.sweep_at = None;
     }
 

@@ -26,10 +26,8 @@ use super::{
     stem,
 };
 
-/// Limits for calls, in CPU time and wall-clock time. They are much higher than on a server, because a busy machine
-/// must not change a verdict.
+/// The limit of the CPU time of a call: a case may do more than a sample call.
 const CALL_CPU_MAX: Duration = Duration::from_secs(1);
-const CALL_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn run(file: &Path, events: &Path, config_text: Option<&str>, json: bool) -> ExitCode {
     let recording = match Recording::read(events) {
@@ -79,7 +77,6 @@ fn config(file: &Path, recording: &Recording, config_text: Option<&str>) -> Plug
         instances: InstanceMode::Single,
         limits: PluginLimits {
             call_cpu_max: CALL_CPU_MAX,
-            call_time_max: CALL_TIME_MAX,
             ..loader::limits()
         },
         rollout: None,
