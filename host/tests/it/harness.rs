@@ -37,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 /// failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The log of nodes in tests. Clients get no details of why a message could not be sent; the log has them.
+const LOG: &str = "info,signalbox_server::session::outcome=debug";
+
 /// The interval for polling the metrics.
 const POLL_PAUSE: Duration = Duration::from_millis(25);
 
@@ -133,7 +136,8 @@ impl Node {
 
     async fn start_in(dir: tempfile::TempDir, text: &str) -> Self {
         // Shown if a test fails.
-        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        let log = tracing_subscriber::fmt().with_env_filter(LOG);
+        let _ = log.with_test_writer().try_init();
         let file = dir.path().join("platform.toml");
         std::fs::write(&file, with_any_event(&with_plugin_cache(text)))
             .expect("the configuration is written");

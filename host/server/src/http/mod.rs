@@ -79,6 +79,7 @@ pub struct ListenerRoutes {
 
 /// The routes of all listeners.
 pub fn routes(state: AppState, config: &Config) -> ListenerRoutes {
+    admission::register_log_span();
     let path = config.server.websocket_path.as_str();
     let mut public = probes()
         .route(path, any(upgrade::upgrade))
