@@ -144,7 +144,7 @@ fn test(
         ["tests", "languages", "clients"].map(|name| format!("{name}{suffix}"));
     let is_all = args.filter.is_none() && !args.languages && !args.clients.clients;
     let mut failed_now = Vec::new();
-    // They use the same programs and nothing else of each other. Each often waits, so together they take less time.
+    // They share only the programs that were built. Each waits often, so together they take less time.
     let mut parts = Vec::new();
     if !args.languages && !args.clients.clients {
         let work = || run_tests(workspace, args, &mut failed_now);

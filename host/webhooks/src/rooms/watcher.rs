@@ -61,7 +61,7 @@ impl RoomWatcher {
             broker,
             known: HashSet::new(),
             leaving: LeavingNames::default(),
-            corrected: HashSet::new(),
+            in_doubt: HashSet::new(),
             nodes: HashSet::new(),
             nodes_at: Instant::now(),
             sweep_at: None,
@@ -92,8 +92,8 @@ struct OccupancyReporter {
     known: HashSet<WatchedName>,
     /// Those that left this node.
     leaving: LeavingNames,
-    /// Those of them that this node has reported, and looks up once more: other nodes may have changed meanwhile.
-    corrected: HashSet<WatchedName>,
+    /// Those of them that this node has reported, and looks up once more: another node may have them by now.
+    in_doubt: HashSet<WatchedName>,
     /// The nodes that were alive.
     nodes: HashSet<String>,
     /// When they are read again.
@@ -165,7 +165,7 @@ impl OccupancyReporter {
                 self.leaving.add(name.clone(), due);
             } else {
                 self.leaving.remove(name);
-                self.corrected.remove(name);
+                self.in_doubt.remove(name);
                 if !self.known.contains(name) {
                     came.push(name.clone());
                 }
@@ -224,9 +224,8 @@ impl OccupancyReporter {
         }
     }
 
-    /// Reports `names`, which are not on this node, if they are on no other one either. Otherwise the others have reported
-    /// them; reporting them again could contradict a later report. Only after a report of this node it may be wrong, and the truth is
-    /// reported either way.
+    /// Reports `names`, which are not on this node, as away if no other node has them. A node that has them reports that itself,
+    /// and a second report could arrive after they left it; so this node adds one only to correct its own.
     async fn report_elsewhere(&mut self, names: &[WatchedName]) -> Result<(), ReportError> {
         self.settled(names).await;
         let away = names.iter().filter(|name| !self.is_here(name));
@@ -236,15 +235,15 @@ impl OccupancyReporter {
         for (name, _) in &states {
             self.known.remove(name);
         }
-        states.retain(|(name, is_elsewhere)| !is_elsewhere || self.corrected.contains(name));
+        states.retain(|(name, is_elsewhere)| !is_elsewhere || self.in_doubt.contains(name));
         let added = self.push(&states).await?;
         let now = Instant::now();
         for ((name, _), added) in states.into_iter().zip(added) {
             if added {
-                self.corrected.insert(name.clone());
+                self.in_doubt.insert(name.clone());
                 self.leaving.add(name.clone(), now);
             } else {
-                self.corrected.remove(name);
+                self.in_doubt.remove(name);
             }
         }
         Ok(())
@@ -358,7 +357,7 @@ impl OccupancyReporter {
         drop(self.rooms.take_marks());
         self.known.clear();
         self.leaving.clear();
-        self.corrected.clear();
+        self.in_doubt.clear();
         self.sweep_at = None;
     }
 
