@@ -69,3 +69,40 @@ def test_a_program_without_asyncio_can_call_and_be_called() -> None:
     names = [thread.name for thread in threading.enumerate()]
     assert "signalbox-client" not in names
     background.stop()
+
+
+def test_calls_under_way_end_when_the_client_is_closed() -> None:
+    background = Background()
+    asked: queue.Queue[object] = queue.Queue()
+
+    async def never_answer() -> None:
+        peer = await background.server.accept()
+        while True:
+            asked.put(await peer.receive())
+
+    serving = background.begin(never_answer())
+    client = SyncClient(background.server.url, get_token=lambda: "t")
+    client.connect()
+    ended: queue.Queue[str] = queue.Queue()
+
+    def ask() -> None:
+        # The last of many calls meets a client that is about to end, or has ended.
+        while True:
+            try:
+                client.request("ask", 7)
+            except SignalboxError as error:
+                ended.put(error.code)
+                if error.code == "closed":
+                    return
+
+    callers = [threading.Thread(target=ask) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    asked.get(timeout=PATIENCE)
+    client.close()
+    for caller in callers:
+        caller.join(PATIENCE)
+        assert not caller.is_alive()
+    assert "closed" in ended.queue
+    serving.cancel()
+    background.stop()

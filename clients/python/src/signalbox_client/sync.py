@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -38,6 +38,9 @@ class SyncClient:
         self._client = Client(url, user_id=user_id, token=token, get_token=fetch, options=options)
         self._loop = asyncio.new_event_loop()
         self._callbacks = ThreadPoolExecutor(1, "signalbox-callbacks")
+        self._lock = threading.Lock()
+        self._ended = False
+        self._calls: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="signalbox-client", daemon=True)
         self._thread.start()
 
@@ -47,9 +50,18 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the client and end its threads. It cannot be used afterwards."""
-        if self._loop.is_closed():
-            return
+        with self._lock:
+            if self._ended:
+                return
         self._run(self._client.close())
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+            calls = list(self._calls)
+        # Calls of other threads would wait for ever for a loop that has stopped.
+        for call in calls:
+            call.cancel()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         # A callback may be the caller, so its thread ends by itself.
@@ -113,12 +125,22 @@ class SyncClient:
         return self._run(self._client.history(room, before=before, limit=limit))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
+        if threading.current_thread() is self._thread:
             work.close()
-            if self._loop.is_closed():
-                raise SignalboxError("closed", "the client is closed")
             raise RuntimeError("a blocking call from the client's own thread would wait for itself")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._lock:
+            if self._ended:
+                work.close()
+                raise SignalboxError("closed", "the client is closed")
+            call = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._calls.add(call)
+        try:
+            return call.result()
+        except CancelledError:
+            raise SignalboxError("closed", "the client was closed during the call") from None
+        finally:
+            with self._lock:
+                self._calls.discard(call)
 
     def _wrap(self, callback: Callable[[T], None]) -> Callable[[T], Coroutine[Any, Any, None]]:
         async def run(event: T) -> None:
