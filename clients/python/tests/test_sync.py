@@ -71,38 +71,30 @@ def test_a_program_without_asyncio_can_call_and_be_called() -> None:
     background.stop()
 
 
-def test_calls_under_way_end_when_the_client_is_closed() -> None:
+def test_a_call_that_comes_while_the_client_closes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     background = Background()
-    asked: queue.Queue[object] = queue.Queue()
-
-    async def never_answer() -> None:
-        peer = await background.server.accept()
-        while True:
-            asked.put(await peer.receive())
-
-    serving = background.begin(never_answer())
     client = SyncClient(background.server.url, get_token=lambda: "t")
-    client.connect()
     ended: queue.Queue[str] = queue.Queue()
 
-    def ask() -> None:
-        # The last of many calls meets a client that is about to end, or has ended.
-        while True:
-            try:
-                client.request("ask", 7)
-            except SignalboxError as error:
-                ended.put(error.code)
-                if error.code == "closed":
-                    return
+    async def never() -> None:
+        await asyncio.Event().wait()
 
-    callers = [threading.Thread(target=ask) for _ in range(4)]
-    for caller in callers:
+    def call() -> None:
+        try:
+            client._run(never())
+        except SignalboxError as error:
+            ended.put(error.code)
+
+    caller = threading.Thread(target=call, daemon=True)
+    close = client._client.close
+
+    async def close_and_be_called() -> None:
+        await close()
         caller.start()
-    asked.get(timeout=PATIENCE)
+        while not any(task.get_coro().__name__ == "never" for task in asyncio.all_tasks()):  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(client._client, "close", close_and_be_called)
     client.close()
-    for caller in callers:
-        caller.join(PATIENCE)
-        assert not caller.is_alive()
-    assert "closed" in ended.queue
-    serving.cancel()
+    assert ended.get(timeout=PATIENCE) == "closed"
     background.stop()

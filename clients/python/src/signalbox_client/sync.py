@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -40,7 +40,6 @@ class SyncClient:
         self._callbacks = ThreadPoolExecutor(1, "signalbox-callbacks")
         self._lock = threading.Lock()
         self._ended = False
-        self._calls: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, name="signalbox-client", daemon=True)
         self._thread.start()
 
@@ -58,10 +57,8 @@ class SyncClient:
             if self._ended:
                 return
             self._ended = True
-            calls = list(self._calls)
         # Calls of other threads would wait for ever for a loop that has stopped.
-        for call in calls:
-            call.cancel()
+        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         # A callback may be the caller, so its thread ends by itself.
@@ -133,20 +130,24 @@ class SyncClient:
                 work.close()
                 raise SignalboxError("closed", "the client is closed")
             call = asyncio.run_coroutine_threadsafe(work, self._loop)
-            self._calls.add(call)
         try:
             return call.result()
         except CancelledError:
             raise SignalboxError("closed", "the client was closed during the call") from None
-        finally:
-            with self._lock:
-                self._calls.discard(call)
 
     def _wrap(self, callback: Callable[[T], None]) -> Callable[[T], Coroutine[Any, Any, None]]:
         async def run(event: T) -> None:
             await self._loop.run_in_executor(self._callbacks, callback, event)
 
         return run
+
+
+async def _cancel_others() -> None:
+    """Cancel all tasks of the loop, and wait for their end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SyncRoom:
