@@ -71,12 +71,14 @@ def test_a_program_without_asyncio_can_call_and_be_called() -> None:
     background.stop()
 
 
-def test_a_call_that_comes_while_the_client_closes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_under_way_ends_when_the_client_is_closed() -> None:
     background = Background()
     client = SyncClient(background.server.url, get_token=lambda: "t")
+    began = threading.Event()
     ended: queue.Queue[str] = queue.Queue()
 
     async def never() -> None:
+        began.set()
         await asyncio.Event().wait()
 
     def call() -> None:
@@ -85,16 +87,8 @@ def test_a_call_that_comes_while_the_client_closes_ends(monkeypatch: pytest.Monk
         except SignalboxError as error:
             ended.put(error.code)
 
-    caller = threading.Thread(target=call, daemon=True)
-    close = client._client.close
-
-    async def close_and_be_called() -> None:
-        await close()
-        caller.start()
-        while not any(task.get_coro().__name__ == "never" for task in asyncio.all_tasks()):  # type: ignore[union-attr]
-            await asyncio.sleep(0)
-
-    monkeypatch.setattr(client._client, "close", close_and_be_called)
+    threading.Thread(target=call, daemon=True).start()
+    assert began.wait(PATIENCE)
     client.close()
     assert ended.get(timeout=PATIENCE) == "closed"
     background.stop()

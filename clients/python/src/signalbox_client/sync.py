@@ -49,16 +49,12 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the client and end its threads. It cannot be used afterwards."""
-        with self._lock:
-            if self._ended:
-                return
-        self._run(self._client.close())
+        self._refuse_own_thread()
         with self._lock:
             if self._ended:
                 return
             self._ended = True
-        # Calls of other threads would wait for ever for a loop that has stopped.
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         # A callback may be the caller, so its thread ends by itself.
@@ -122,32 +118,37 @@ class SyncClient:
         return self._run(self._client.history(room, before=before, limit=limit))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread:
+        try:
+            self._refuse_own_thread()
+            with self._lock:
+                if self._ended:
+                    raise SignalboxError("closed", "the client is closed")
+                call = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:
             work.close()
-            raise RuntimeError("a blocking call from the client's own thread would wait for itself")
-        with self._lock:
-            if self._ended:
-                work.close()
-                raise SignalboxError("closed", "the client is closed")
-            call = asyncio.run_coroutine_threadsafe(work, self._loop)
+            raise
         try:
             return call.result()
         except CancelledError:
             raise SignalboxError("closed", "the client was closed during the call") from None
+
+    def _refuse_own_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a blocking call from the client's own thread would wait for itself")
+
+    async def _end(self) -> None:
+        """Close the client, and end calls of other threads, which would wait for ever for a loop that has stopped."""
+        await self._client.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _wrap(self, callback: Callable[[T], None]) -> Callable[[T], Coroutine[Any, Any, None]]:
         async def run(event: T) -> None:
             await self._loop.run_in_executor(self._callbacks, callback, event)
 
         return run
-
-
-async def _cancel_others() -> None:
-    """Cancel all tasks of the loop, and wait for their end."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SyncRoom:
