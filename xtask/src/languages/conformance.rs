@@ -1,6 +1,7 @@
 //! Runs the same cases against a plugin in each language, to find what a language cannot do.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -175,31 +176,31 @@ fn share(of: &Path, project: &Path) -> anyhow::Result<()> {
 
 /// Creates hard links to the files in and below `from`.
 fn link(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let named = || from.display().to_string();
-    fs::create_dir_all(to).with_context(named)?;
-    for entry in fs::read_dir(from).with_context(named)? {
-        let entry = entry.with_context(named)?;
-        let (there, here) = (entry.path(), to.join(entry.file_name()));
-        if entry.file_type().with_context(named)?.is_dir() {
-            link(&there, &here)?;
-        } else {
-            fs::hard_link(&there, here).with_context(|| there.display().to_string())?;
-        }
-    }
-    Ok(())
+    for_each_file(from, to, |source, target| fs::hard_link(source, target))
 }
 
 /// Copies the files in and below `from` over those in `to`.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    for_each_file(from, to, |source, target| {
+        fs::copy(source, target).map(drop)
+    })
+}
+
+/// Calls `place` with each file in and below `from` and its path in `to`, and creates the folders.
+fn for_each_file(
+    from: &Path,
+    to: &Path,
+    place: fn(&Path, &Path) -> io::Result<()>,
+) -> anyhow::Result<()> {
     let named = || from.display().to_string();
-    fs::create_dir_all(to).with_context(named)?;
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
     for entry in fs::read_dir(from).with_context(named)? {
         let entry = entry.with_context(named)?;
-        let place = to.join(entry.file_name());
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type().with_context(named)?.is_dir() {
-            copy(&entry.path(), &place)?;
+            for_each_file(&source, &target, place)?;
         } else {
-            fs::copy(entry.path(), place).with_context(named)?;
+            place(&source, &target).with_context(|| source.display().to_string())?;
         }
     }
     Ok(())

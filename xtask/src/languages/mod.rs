@@ -133,9 +133,15 @@ fn try_out(signalbox: &Signalbox, workspace: &Workspace, language: &str) -> anyh
             others,
         )
     });
-    done.extend(conformance?.0);
-    done.extend(others?.0);
-    Ok(Steps(done))
+    match (conformance, others) {
+        (Ok(conformance), Ok(others)) => {
+            done.extend(conformance.0);
+            done.extend(others.0);
+            Ok(Steps(done))
+        }
+        (Err(first), Err(second)) => Err(first.context(format!("{second:#}, and"))),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+    }
 }
 
 /// Calls `work` with each of `items`, [`AT_ONCE`] at a time and beginning with the last ones, which take longest. Returns

@@ -23,18 +23,30 @@ fn of_type(events: &[Value], name: &str) -> usize {
     events.iter().filter(|event| event["type"] == name).count()
 }
 
+async fn three_nodes(server: &Server, receiver: &Receiver) -> Nodes {
+    let rules = format!("{RULES}{}", receiver.webhook(&ROOMS, ""));
+    Nodes::start(3, &server.url(), &rules).await
+}
+
+/// Connects the user `ann` to each node and joins `rooms` with each connection.
+async fn ann_joins_on_each(cluster: &Nodes, rooms: &[String]) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for node in &cluster.nodes {
+        let mut ann = Peer::connect(node, "ann").await;
+        for room in rooms {
+            ann.join(room).await;
+        }
+        peers.push(ann);
+    }
+    peers
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_nodes_together_report_a_room_and_its_members_once() {
     let server = Server::start().await;
     let receiver = Receiver::start().await;
-    let redis = format!("{RULES}{}", receiver.webhook(&ROOMS, ""));
-    let cluster = Nodes::start(3, &server.url(), &redis).await;
-    let mut peers = Vec::new();
-    for node in &cluster.nodes {
-        let mut ann = Peer::connect(node, "ann").await;
-        ann.join("seen").await;
-        peers.push(ann);
-    }
+    let cluster = three_nodes(&server, &receiver).await;
+    let peers = ann_joins_on_each(&cluster, &["seen".to_owned()]).await;
     receiver
         .until_event(|event| event["type"] == "member_joined")
         .await;
@@ -69,16 +81,9 @@ async fn rooms_that_are_left_on_all_nodes_at_once_are_reported_once() {
     const COUNT: usize = 40;
     let server = Server::start().await;
     let receiver = Receiver::start().await;
-    let redis = format!("{RULES}{}", receiver.webhook(&ROOMS, ""));
-    let cluster = Nodes::start(3, &server.url(), &redis).await;
-    let mut peers = Vec::new();
-    for node in &cluster.nodes {
-        let mut ann = Peer::connect(node, "ann").await;
-        for number in 0..COUNT {
-            ann.join(&format!("seen{number}")).await;
-        }
-        peers.push(ann);
-    }
+    let cluster = three_nodes(&server, &receiver).await;
+    let rooms: Vec<_> = (0..COUNT).map(|number| format!("seen{number}")).collect();
+    let peers = ann_joins_on_each(&cluster, &rooms).await;
     join_all(peers.into_iter().map(Peer::close)).await;
     let names = ["member_left", "room_vacated"];
     until("all rooms are reported as left", async || {
