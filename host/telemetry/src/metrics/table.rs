@@ -127,119 +127,119 @@ table! {
     BUILD = metric(Info, "build", Truth, "The version of the server")
         .labels(&["version"]);
     CONFIG_RELOADS_FAILED = metric(Counter, "config_reloads_failed", Count,
-        "Reloads of the configuration that were refused");
+        "Configuration reloads that were refused because of an error");
     TASK_PANICS = metric(Counter, "task_panics", Count,
-        "Panics of the server's own tasks, each of which was started again; the log names the task. Anything but 0 is a bug in the server");
+        "Panics of the server's background tasks, which are restarted; the log names the task. Any value over 0 is a bug in the server");
     PLUGIN_COMPILES_GIVEN_UP = metric(Counter, "plugin_compiles_given_up", Count,
-        "Compilations of plugins that were refused because they take too long (`compile_time_max`), or because others that do are still going on");
+        "Plugin compilations that were refused because they exceeded `compile_time_max`, or because earlier ones that exceeded it still run");
     AUTH_KEY_RELOADS_FAILED = metric(Counter, "auth_key_reloads_failed", Count,
-        "Times that the keys of tokens could not be read from their file or fetched from `auth.jwks_url`; the last good ones stay in use");
+        "Failed attempts to read the token keys from their file or to fetch them from `auth.jwks_url`; the last good keys stay in use");
 
-    ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Connections that are open now")
+    ACTIVE_CONNECTIONS = metric(Gauge, "active_connections", Count, "Open connections")
         .cloudwatch("ActiveConnections", SERVER_AND_FLEET);
     SSE_CONNECTIONS = metric(Gauge, "sse_connections", Count,
-        "Those of them that get server-sent events, and not frames of a WebSocket");
-    CONNECTIONS = metric(Counter, "connections", Count, "Connections that were opened");
+        "Open connections that use server-sent events instead of a WebSocket");
+    CONNECTIONS = metric(Counter, "connections", Count, "Connections opened");
     UNEXPECTED_DISCONNECTS = metric(Counter, "unexpected_disconnects", Count,
-        "Connections that ended other than by a clean close of the client (1000, 1001, no code, 3000–4999), a drain, or a decision about the client")
+        "Connections that ended unexpectedly: not by a clean close of the client (1000, 1001, no code, 3000–4999), not by a drain, and not because the server or a plugin closed them on purpose")
         .cloudwatch("UnexpectedDisconnects", SERVER_AND_FLEET);
     CLOSES = metric(Counter, "closes", Count,
-        "Connections that the server closed, by the name of the close code; `plugin`: a code of a plugin's own")
+        "Connections that the server closed, by the name of the close code; `plugin`: a code that a plugin chose")
         .labels(&["code"]);
     UPGRADES_REFUSED = metric(Counter, "upgrades_refused", Count,
-        "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `since` (a malformed place in the history of the user), `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
+        "Upgrades that were refused: `auth`, `revoked` (its token), `blocked` (its user), `origin`, `handshake`, `since` (a malformed position in the user's history), `user_limit`, `node_limit`, `address_limit`, `rate`, `draining`")
         .labels(&["reason"]);
     SSE_POSTS = metric(Counter, "sse_posts", Count,
-        "Frames that were posted to `/sse/<connectionId>` of this node, by result: `taken`, or the code of the error; `lost`: the connection had taken it, and ended before it was handled")
+        "Frames posted to `/sse/<connectionId>` on this node, by result: `taken`, the code of the error, or `lost` (the connection accepted the frame and ended before handling it)")
         .labels(&["result"]);
     HTTP_REFUSED = metric(Counter, "http_refused", Count,
-        "Connections and requests refused before anybody knew what they wanted: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client takes in nothing of its answer), `malformed`, `host`, `proxy_header`")
+        "Connections and requests refused before a request was read completely: `sockets` (over `limits.sockets_pending_max`), `descriptors`, `slow_header`, `unread` (the client does not read the answer), `malformed`, `host`, `proxy_header`")
         .labels(&["reason"]);
     ADMIN_REQUESTS = metric(Counter, "admin_requests", Count,
-        "Calls of operators, by what came of them: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")
+        "Calls of `/admin/`, by outcome: `ok`, `refused` (4xx), `failed` (5xx), `unauthorized`, `rate_limited`")
         .labels(&["outcome"]);
 
     MESSAGES = metric(Counter, "messages", Count,
-        "Messages that clients sent to be delivered or handled by a plugin, whatever became of them; built-in types, types that clients may not send, frames that are not messages, and what is over the rate limit are not counted")
+        "Messages from clients to be delivered or handled by a plugin, regardless of the outcome. Not counted: built-in types, types that clients may not send, frames that are not messages, and messages over the rate limit")
         .cloudwatch("MessagesTotal", SERVER_AND_FLEET);
     MESSAGES_BY_TYPE = metric(Counter, "messages_by_type", Count,
-        "Frames of clients that were read (not those over the rate limit), by event type: built-in types and those that plugins are configured for or handle by name; `other`: any other, and frames that are not messages")
+        "Frames from clients, except those over the rate limit, by event type: built-in types, and types that plugins are configured for or handle by name; `other`: all other types, and frames that are not messages")
         .labels(&["type"]);
     MESSAGES_DELIVERED = metric(Counter, "messages_delivered", Count,
-        "Messages put out to connections of this node, one for each connection")
+        "Messages queued for connections on this node, counted once for each connection")
         .cloudwatch("MessagesDelivered", SERVER_AND_FLEET);
     MESSAGES_REJECTED = metric(Counter, "messages_rejected", Count,
-        "Messages that were refused, by the code of the error; `plugin`: a plugin refused it, with a code of its own")
+        "Messages that were refused, by the code of the error; `plugin`: a plugin refused the message with a code of its choice")
         .labels(&["code"])
         .cloudwatch("MessagesRejected", &[&[SERVER_ID], &[], &["Code"]]);
     MESSAGES_DROPPED = metric(Counter, "messages_dropped", Count,
-        "Accepted messages that were not written to a client, by the reason: `offline`, `moved`, `plugin`, `connection_gone`; put out to a connection, and it was full (`slow_consumer`), closing already (`closing`), lost (`connection_lost`), closed without taking them in time (`close_timeout`), or cut off by a drain (`cut_off`)")
+        "Accepted messages that were not written to a client, by reason: `offline`, `moved`, `plugin`, `connection_gone`; or, for messages queued for a connection: its queue was full (`slow_consumer`), it was closing (`closing`), it was lost (`connection_lost`), it did not take them before it was closed (`close_timeout`), or a drain cut it off (`cut_off`)")
         .labels(&["reason"])
         .cloudwatch("MessagesDropped", &[&[SERVER_ID], &[], &["Reason"]]);
     DELIVERY_LATENCY = metric(Histogram, "delivery_latency_ms", Milliseconds,
-        "From the arrival of a message to the outboxes of its receivers on this node, plugins and the publish to other nodes included")
+        "Time from the arrival of a message until it is queued for its receivers on this node, including plugins and the publish to other nodes")
         .cloudwatch("DeliveryLatencyMs", SERVER_AND_FLEET);
     REPORTED_LATENCY = metric(Histogram, "reported_latency_ms", Milliseconds,
         "Round-trip times that clients reported by `latency_report`, each at most a minute")
         .cloudwatch("AverageLatencyMs", SERVER_AND_FLEET);
     AVERAGE_LATENCY = metric(Gauge, "average_latency_ms", Milliseconds,
-        "Mean of the round-trip times that clients reported, since the start");
+        "Mean of the round-trip times that clients have reported since the start");
 
     ROOM_GRANTS_ENDED = metric(Counter, "room_grants_ended", Count,
-        "Memberships of rooms with `join = \"token\"` that ended with their token: it `expired`, or was `revoked`")
+        "Memberships of rooms with `join = \"token\"` that ended because their token `expired` or was `revoked`")
         .labels(&["reason"]);
     ONCE = metric(Counter, "once", Count,
-        "Messages with `once` and calls with `Idempotency-Key`: handled, and the answer is `kept`, could not be kept (`unkept`), or was an error after which the sender may try again (`released`); or a repetition that got the answer that was kept (`repeated`); or refused: `in_progress`, `mismatch`, `full`, `unavailable`")
+        "Messages with `once` and calls with `Idempotency-Key`. Handled: the answer was stored (`kept`), could not be stored (`unkept`), or was a retryable error (`released`). `repeated`: a repetition got the stored answer. Refused: `in_progress`, `mismatch`, `full`, `unavailable`")
         .labels(&["outcome"]);
     HISTORY_APPENDED = metric(Counter, "history_appended", Count,
         "Messages that this node appended to the histories of rooms and users");
     HISTORY_RECOVERIES = metric(Counter, "history_recoveries", Count,
-        "Joins and upgrades that asked for messages they missed, by result: `recovered`, or the reason why none were sent: `epoch`, `expired`, `too_many`")
+        "Joins and upgrades that asked for missed messages, by result: `recovered`, or the reason why none were sent: `epoch`, `expired`, `too_many`")
         .labels(&["result"]);
     HISTORY_REPAIRED = metric(Counter, "history_repaired", Count,
-        "Deliveries of messages that were lost between nodes and read from the history of their room or user");
+        "Messages that were lost between nodes, read from the history, and delivered");
     HISTORY_MISSED = metric(Counter, "history_missed", Count,
-        "Times that the members of a room, or the connections of a user, on this node were told that they missed messages");
+        "Notices to the members of a room, or the connections of a user, on this node that they missed messages");
 
     PRESENCE_MEMBERS = metric(Gauge, "presence_members", Count,
-        "Users of this node in rooms with presence, each user once for each room");
+        "Users on this node in rooms with presence, counted once for each room");
     PRESENCE_FRAMES = metric(Counter, "presence_frames", Count,
-        "`presence` frames for members of this node, by their contents: `list` (all users), `changes` (who came and left), or `total` (only the number, because the users are too many to list)")
+        "`presence` frames to members on this node, by contents: `list` (all users), `changes` (users who came and left), or `total` (only the number, because there are too many users to list)")
         .labels(&["contents"]);
 
     BROKER_UP = metric(Gauge, "broker_up", Truth,
-        "Whether messages between nodes arrive, by the probe that `/ready` asks; always 1 where there are none")
+        "Whether messages between nodes arrive, as `/ready` reports it; always 1 with the memory broker")
         .cloudwatch("BrokerUp", SERVER_AND_FLEET);
     REVOCATIONS = metric(Gauge, "revocations", Count,
-        "Revoked tokens and blocked users that this node knows; no more can be made beyond 100,000");
+        "Revoked tokens and blocked users that this node knows, at most 100,000");
     REDIS_PUBLISHES = metric(Counter, "redis_publishes", Count,
-        "Messages that were published to Redis, those that failed among them");
+        "Messages published to Redis, including failed ones");
     REDIS_PUBLISH_FAILURES = metric(Counter, "redis_publish_failures", Count,
-        "Messages that Redis did not take, or not in time");
-    REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that did not listen");
+        "Messages that Redis did not accept in time");
+    REDIS_UNHEARD = metric(Counter, "redis_unheard", Count, "Messages for a server that is alive and does not listen");
     REDIS_FORWARDED = metric(Counter, "redis_forwarded", Count,
-        "Messages that were forwarded to the server to which their receiver had moved");
+        "Messages forwarded to the server to which their receiver had moved");
     REDIS_ROUTE_LOOKUPS = metric(Counter, "redis_route_lookups", Count,
-        "Questions for a route that Redis was asked; most are answered from memory");
+        "Route lookups in Redis; most messages need none");
     REDIS_ROUTES_PRUNED = metric(Counter, "redis_routes_pruned", Count,
-        "Servers without a lease that were taken out of a route");
+        "Servers without a lease that were removed from a route");
     REDIS_SUBSCRIBER_REBUILDS = metric(Counter, "redis_subscriber_rebuilds", Count,
-        "Subscriptions that broke and were made anew");
+        "Subscriptions that broke and were replaced");
     REDIS_MALFORMED = metric(Counter, "redis_malformed", Count,
-        "Texts published to this node that are no messages");
+        "Malformed messages on this node's channels");
     REDIS_PROBE = metric(Histogram, "redis_probe_ms", Milliseconds,
-        "From the publish of a probe to its return, once a second");
+        "Round-trip time of the message that the node sends to itself through Redis, once a second");
 
     PLUGIN = metric(Info, "plugin", Truth,
-        "The version that is live: what the component says of itself, empty where it says nothing, and its sha256")
+        "The live version: the version in the component's metadata, or nothing, and its sha256")
         .labels(&["plugin", "version", "sha256"]);
     PLUGIN_LIVE = metric(Gauge, "plugin_live", Truth,
-        "The version that is live, by the first twelve digits of its sha256, as logs name it")
+        "The live version, by the first twelve digits of its sha256, as in logs")
         .labels(&["plugin", "version"]);
-    PLUGIN_CALLS = metric(Counter, "plugin_calls", Count, "Calls of a plugin, however they ended")
+    PLUGIN_CALLS = metric(Counter, "plugin_calls", Count, "Calls of a plugin, including failed ones")
         .labels(&["plugin"]);
     PLUGIN_CALL_TIME = metric(Histogram, "plugin_call_ms", Milliseconds,
-        "Time of a call, with the wait for an instance")
+        "Time of a call, including the wait for an instance")
         .labels(&["plugin"])
         .cloudwatch("PluginCallMs", &[&[SERVER_ID, "Plugin"], &["Plugin"]]);
     PLUGIN_FAILURES = metric(Counter, "plugin_failures", Count,
@@ -250,69 +250,69 @@ table! {
         "Messages, connections and joins that a plugin refused, by its code; `other`: codes beyond the first 20")
         .labels(&["plugin", "code"]);
     PLUGIN_SWAPS = metric(Counter, "plugin_swaps", Count,
-        "Versions of a plugin that went live (`live`), were refused (`refused`), or failed on probation, so that the one before came back (`rolled_back`)")
+        "Versions of a plugin that went live (`live`), were refused (`refused`), or failed on probation and were rolled back (`rolled_back`)")
         .labels(&["plugin", "outcome"])
         .cloudwatch("PluginSwaps", &[&[SERVER_ID], &[], &["Outcome"], &["Plugin", "Outcome"]]);
     PLUGIN_HANDOVERS = metric(Counter, "plugin_handovers", Count,
-        "New versions of a `single` plugin that went live with the memory of the one before (`handed_over`) or without it (`begun_anew`), or did not go live because they did not get it (`given_up`)")
+        "New versions of a `single` plugin that went live with the state of the previous version (`handed_over`), went live without it (`begun_anew`), or did not go live because they did not get it (`given_up`)")
         .labels(&["plugin", "outcome"]);
     PLUGIN_HANDOVER_TIME = metric(Histogram, "plugin_handover_ms", Milliseconds,
-        "How long messages were held for a handover, each attempt by itself, those that were given up among them")
+        "Time that messages were held for a handover, for each attempt, including those that were given up")
         .labels(&["plugin"]);
     PLUGIN_NOT_KEPT = metric(Gauge, "plugin_not_kept", Truth,
-        "Whether what is live would not be live after a restart, because `plugin_versions.dir` does not take it; 0 too where that is empty")
+        "Whether a restart would load another version, because the live one could not be written to `plugin_versions.dir`; always 0 if that is empty")
         .labels(&["plugin"]);
     PLUGIN_SHADOW_COPIES = metric(Counter, "plugin_shadow_copies", Count,
-        "Calls that were copied for a version that runs beside the live one, by whether both answered the `same` or something `different`; not copied because too many waited (`queue_full`) or too much of them (`queue_bytes`)")
+        "Calls for a shadow version, by outcome: its answer and that of the live version were the `same` or `different`, or the call was not copied because too many copies (`queue_full`) or too many bytes (`queue_bytes`) waited")
         .labels(&["plugin", "outcome"]);
     PLUGIN_INSTANCES = metric(Gauge, "plugin_instances", Count,
-        "Instances that exist, over all versions: one that is tried out or still drains counts too")
+        "Instances of all versions, including versions that are on trial or drain")
         .labels(&["plugin"]);
-    PLUGIN_MEMORY = metric(Gauge, "plugin_memory_bytes", Bytes, "Linear memory of those instances")
+    PLUGIN_MEMORY = metric(Gauge, "plugin_memory_bytes", Bytes, "Linear memory of all instances")
         .labels(&["plugin"]);
     PLUGIN_LOG_LINES_DROPPED = metric(Counter, "plugin_log_lines_dropped", Count,
-        "Log lines of a plugin that were over its limit")
+        "Log lines of a plugin over its limit")
         .labels(&["plugin"]);
     PLUGIN_METRICS_REFUSED = metric(Counter, "plugin_metrics_refused", Count,
-        "Values that a plugin counted or observed under a name that is misspelled, of the other kind, or the 101st")
+        "Values that a plugin counted or observed under an invalid name, a name of the other kind, or more than 100 names")
         .labels(&["plugin"]);
-    PLUGIN_COUNT = metric(Counter, "plugin_count", Count, "What a plugin counts, by its own name for it")
+    PLUGIN_COUNT = metric(Counter, "plugin_count", Count, "A plugin's own counter, by name")
         .labels(&["plugin", "name"])
         .cloudwatch("PluginCount", &[&["Plugin", "Name"]]);
     PLUGIN_OBSERVED = metric(Histogram, "plugin_observed", PluginsOwn,
-        "What a plugin observes, by its own name for it")
+        "A plugin's own distribution, by name")
         .labels(&["plugin", "name"])
         .cloudwatch("PluginObserved", &[&["Plugin", "Name"]]);
 
     WEBHOOK_EVENTS_SENT = metric(Counter, "webhook_events_sent", Count,
-        "Events that this node sent to a webhook, whose receiver accepted them; by the webhook's host")
+        "Events that this node sent and the webhook accepted, by the host of the webhook")
         .labels(&["webhook"]);
     WEBHOOK_ATTEMPTS_FAILED = metric(Counter, "webhook_attempts_failed", Count,
-        "Requests to a webhook that its receiver did not accept, or not in time; their events are sent again")
+        "Requests that the webhook did not accept in time; their events are sent again")
         .labels(&["webhook"]);
     WEBHOOK_EVENTS_DROPPED = metric(Counter, "webhook_events_dropped", Count,
-        "Events that no webhook got: its queue was full (`queue_full`), Redis did not take them for too long (`queue_unavailable`), the webhook was removed (`removed`), or the process ended (`shutdown`)")
+        "Events that were not sent, by reason: the queue was full (`queue_full`), Redis did not accept them for too long (`queue_unavailable`), the webhook was removed (`removed`), or the process ended (`shutdown`)")
         .labels(&["webhook", "reason"]);
     WEBHOOK_QUEUED = metric(Gauge, "webhook_queued", Count,
-        "Events that wait for a webhook, as this node last saw it; with Redis all nodes share the queue, so take the maximum")
+        "Events that wait to be sent, as last seen by this node; with Redis all nodes share the queue, so use the maximum")
         .labels(&["webhook"]);
     WEBHOOK_OLDEST = metric(Gauge, "webhook_oldest_ms", Milliseconds,
-        "How long the oldest of them has waited, as this node last saw it")
+        "Age of the oldest event that waits, as last seen by this node")
         .labels(&["webhook"]);
 
     CLOUDWATCH_PUSHES = metric(Counter, "cloudwatch_pushes", Count,
-        "Requests to CloudWatch: `ok`, `failed` and to be sent once more, or `refused` as wrong and thrown away")
+        "Requests to CloudWatch: `ok`, `failed` (will be sent again), or `refused` (invalid, discarded)")
         .labels(&["outcome"]);
     CLOUDWATCH_INTERVALS_DROPPED = metric(Counter, "cloudwatch_intervals_dropped", Count,
-        "Intervals that were thrown away because they could not be pushed for an hour");
+        "Intervals that were discarded because they could not be pushed for an hour");
 
-    TRACE_SPANS_EXPORTED = metric(Counter, "trace_spans_exported", Count, "Spans of traces that a collector took");
+    TRACE_SPANS_EXPORTED = metric(Counter, "trace_spans_exported", Count, "Spans that a collector accepted");
     TRACE_SPANS_DROPPED = metric(Counter, "trace_spans_dropped", Count,
-        "Spans of traces that no collector got: too many waited (`queue_full`), or it did not take them (`export`)")
+        "Spans that no collector got, by reason: too many waited (`queue_full`), or the collector did not accept them (`export`)")
         .labels(&["reason"]);
 
     LOG_LINES_DROPPED = metric(Counter, "log_lines_dropped", Count,
-        "Lines of the log that were not written: the reader of standard error did not read, or the disk is full");
+        "Log lines that were not written, because the reader of standard error stalled or the disk is full");
 }
 
 #[cfg(test)]
