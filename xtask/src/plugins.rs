@@ -129,7 +129,7 @@ fn install(from: &Path, to: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot read the built plugin {}", from.display()))?;
     ensure!(
         bytes.starts_with(&COMPONENT_HEADER),
-        "{} is no WebAssembly component; build it for {PLUGIN_TARGET}",
+        "{} is not a WebAssembly component; build it for {PLUGIN_TARGET}",
         from.display()
     );
     let place = to.display();
@@ -181,7 +181,7 @@ mod tests {
         fs::write(&from, b"\0asm\x01\0\0\0").expect("a writable folder");
         let error = install(&from, &to).expect_err("it is a core module");
         assert!(
-            error.to_string().contains("no WebAssembly component"),
+            error.to_string().contains("not a WebAssembly component"),
             "{error}"
         );
         assert!(!to.exists());

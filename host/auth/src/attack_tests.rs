@@ -150,7 +150,7 @@ fn jwt_refuses_a_token_without_a_proper_expiry() {
     }
     assert_refused(
         verify(&with_secret(), &hs256(&claims_with("exp", json!(1.8e19)))),
-        "exp is no moment",
+        "exp is not a valid time",
     );
 }
 

@@ -173,14 +173,14 @@ fn expiry(claims: &Members<'_>) -> Result<SystemTime, AuthError> {
         .filter(|exp| *exp >= 0.0)
         .ok_or(MISSING)?;
     if exp > NO_MOMENT {
-        return Err(AuthError::InvalidToken("its exp is no moment"));
+        return Err(AuthError::InvalidToken("its exp is not a valid time"));
     }
     if exp >= SECONDS_END as f64 {
         return Err(AuthError::InvalidToken(
             "its exp is too far in the future; write it in seconds, not in milliseconds",
         ));
     }
-    moment(exp).ok_or(AuthError::InvalidToken("its exp is no moment"))
+    moment(exp).ok_or(AuthError::InvalidToken("its exp is not a valid time"))
 }
 
 /// The moment that is so many seconds after 1970; `None` if it is before, or too late for the system.

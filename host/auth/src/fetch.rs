@@ -36,7 +36,7 @@ async fn get(url: &str, bytes_max: usize) -> Result<String, String> {
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .header(USER_AGENT, concat!("signalbox/", env!("CARGO_PKG_VERSION")))
         .body(Body::empty())
-        .map_err(|error| format!("it cannot be asked for: {error}"))?;
+        .map_err(|error| format!("it cannot be requested: {error}"))?;
     // The system's certificates are read from files, and read again each time, because they change too.
     let connector = spawn_blocking(connector)
         .await

@@ -107,11 +107,17 @@ fn sets_that_would_be_unsafe_or_useless_are_refused_at_the_start() {
             json!([changed(0, "n", json!("AQAB"))]),
             "RSA key of 17 bits",
         ),
-        (json!([changed(0, "n", json!("!"))]), "is no RSA public key"),
+        (
+            json!([changed(0, "n", json!("!"))]),
+            "is not an RSA public key",
+        ),
         (json!([changed(1, "x", json!("AQAB"))]), "another curve"),
-        (json!([changed(1, "y", json!(null))]), "is no EC public key"),
+        (
+            json!([changed(1, "y", json!(null))]),
+            "is not an EC public key",
+        ),
         (json!([changed(1, "crv", json!("P-384"))]), "holds no key"),
-        (json!([7]), "is no JSON Web Key Set"),
+        (json!([7]), "is not a JSON Web Key Set"),
     ] {
         let error = jwks(keys.clone()).expect_err("a bad set").to_string();
         assert!(error.contains(reason), "{keys}: {error}");

@@ -148,7 +148,9 @@ fn pem(text: &str) -> Result<VerificationKey, String> {
             DecodingKeyKind::SecretOrDer(der) => RsaParameters::public_modulus_len(der).ok(),
             DecodingKeyKind::RsaModulusExponent { .. } => None,
         };
-        long_enough(bits.ok_or("is no RSA public key; write it anew with: openssl pkey -pubout")?)?;
+        long_enough(
+            bits.ok_or("is not an RSA public key; export it again with: openssl pkey -pubout")?,
+        )?;
         return Ok(single(Algorithm::RS256, key));
     }
     if let Ok(key) = DecodingKey::from_ec_pem(text.as_bytes()) {
@@ -212,7 +214,7 @@ fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
     // The library's error may quote the text, which may be a misplaced secret.
     let set: JsonWebKeySet = serde_json::from_str(text).map_err(|error| {
         format!(
-            "is no JSON Web Key Set, {{\"keys\":[...]}} (line {}, column {}); download it anew",
+            "is not a JSON Web Key Set, {{\"keys\":[...]}} (line {}, column {}); download it again",
             error.line(),
             error.column()
         )
@@ -241,7 +243,7 @@ fn jwks(text: &str) -> Result<Vec<VerificationKey>, String> {
 fn verification_key(jwk: &JsonWebKey) -> Result<Option<VerificationKey>, String> {
     if jwk.kty == "oct" {
         return Err(
-            "is a secret, and whoever can read the set could make tokens with it; remove it, or use auth.jwt_secret"
+            "is a secret: anyone who can read the set could create tokens; remove it, or use auth.jwt_secret"
                 .to_owned(),
         );
     }
@@ -269,7 +271,7 @@ fn verification_key(jwk: &JsonWebKey) -> Result<Option<VerificationKey>, String>
 
 fn rsa(jwk: &JsonWebKey) -> Result<DecodingKey, String> {
     const MALFORMED: &str =
-        "is no RSA public key: n and e must be base64url numbers; download the set anew";
+        "is not an RSA public key: n and e must be base64url numbers; download the set again";
     let (Some(n), Some(e)) = (&jwk.n, &jwk.e) else {
         return Err(MALFORMED.to_owned());
     };
@@ -295,7 +297,7 @@ fn rsa(jwk: &JsonWebKey) -> Result<DecodingKey, String> {
 
 fn ec(jwk: &JsonWebKey) -> Result<DecodingKey, String> {
     const MALFORMED: &str =
-        "is no EC public key: x and y must be base64url numbers; download the set anew";
+        "is not an EC public key: x and y must be base64url numbers; download the set again";
     let (Some(x), Some(y)) = (&jwk.x, &jwk.y) else {
         return Err(MALFORMED.to_owned());
     };

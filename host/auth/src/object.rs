@@ -90,7 +90,7 @@ impl<'de: 't, 't> Deserialize<'de> for Unique<'t> {
                 let mut members = Members::new();
                 while let Some((Name(name), value)) = map.next_entry()? {
                     if members.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a name stands there twice"));
+                        return Err(serde::de::Error::custom("a name occurs twice"));
                     }
                 }
                 Ok(Unique(members))

@@ -157,7 +157,7 @@ impl RemoteKeyState {
 
     async fn fetch(&self) -> Result<KeySet, String> {
         let text = fetch::text(&self.url, KEYS_BYTES_MAX).await?;
-        KeySet::of_jwks(&text).map_err(|reason| format!("what is there {reason}"))
+        KeySet::of_jwks(&text).map_err(|reason| format!("its content {reason}"))
     }
 
     /// Waits until `due`, or until an unknown `kid` may trigger a fetch and does.

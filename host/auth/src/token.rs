@@ -14,8 +14,8 @@ use super::{claims::SECONDS_END, user};
 pub enum TokenError {
     /// The configured key can only verify.
     #[error(
-        "tokens can be made only with auth.jwt_secret, and the server is configured with a public key; ask whoever \
-         holds the private key for a token"
+        "tokens can be made only with auth.jwt_secret, and the server is configured with a public key; ask the owner \
+         of the private key for a token"
     )]
     NoSecret,
     /// A secret that the server would not accept.

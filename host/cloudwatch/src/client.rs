@@ -68,13 +68,13 @@ impl PutErrorKind {
                 "allow cloudwatch:PutMetricData in cloudwatch.namespace, see docs/metrics.md"
             }
             Self::Throttled => {
-                "nothing need be done where it passes; else set a longer cloudwatch.interval"
+                "no action is needed if it passes; otherwise set a longer cloudwatch.interval"
             }
             Self::Unreachable => {
-                "check cloudwatch.region, cloudwatch.endpoint or AWS_ENDPOINT_URL, and the way there"
+                "check cloudwatch.region, cloudwatch.endpoint or AWS_ENDPOINT_URL, and the network"
             }
-            Self::Broken => "nothing need be done where it passes",
-            Self::Invalid => "these values are thrown away; please report this",
+            Self::Broken => "no action is needed if it passes",
+            Self::Invalid => "these values are discarded; please report this",
         }
     }
 }

@@ -37,7 +37,7 @@ impl Outage {
         }
         self.said.push(error.kind);
         warn!(
-            "metrics do not reach CloudWatch: {error}; they are kept for an hour, and this is said once"
+            "metrics do not reach CloudWatch: {error}; they are kept for an hour; this is logged once"
         );
     }
 
@@ -45,7 +45,7 @@ impl Outage {
     pub(super) fn refused(&mut self, metrics: &CloudWatchMetrics, error: &PutError) {
         metrics.pushes_refused.increment();
         if !std::mem::replace(&mut self.refused, true) {
-            warn!("CloudWatch does not take some metrics: {error}; this is said once");
+            warn!("CloudWatch does not accept some metrics: {error}; this is logged once");
         }
     }
 
@@ -56,7 +56,7 @@ impl Outage {
         }
         metrics.intervals_dropped.add(u64::from(intervals));
         if !std::mem::replace(&mut self.dropping, true) {
-            warn!("metrics have not reached CloudWatch for an hour; the oldest are thrown away");
+            warn!("metrics have not reached CloudWatch for an hour; the oldest are discarded");
         }
     }
 }

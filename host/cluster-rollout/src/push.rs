@@ -67,8 +67,8 @@ pub enum ClusterPushError {
     /// Redis was lost during the decision, so its outcome is unknown. All nodes follow whatever holds once Redis is
     /// back.
     #[error(
-        "Redis was lost while it was decided ({reason}): all nodes follow what Redis says once it is back; ask for the \
-         plugin's version then"
+        "Redis became unavailable during the decision ({reason}): once it is back, all nodes follow the decision in \
+         Redis; check the plugin's version then"
     )]
     Unknown {
         /// What went wrong.

@@ -67,14 +67,14 @@ fn port_alone(variable: &str, server: &Section, auth: &Section) -> Option<String
         return None;
     }
     let condition = if auth.text("mode") == "none" {
-        "set auth.mode = \"jwt\" with a key (or auth.allow_insecure = true behind something that lets in only whom it \
-         knows), and "
+        "set auth.mode = \"jwt\" with a key (or auth.allow_insecure = true behind a gateway that authenticates \
+         clients), and "
     } else {
         "set "
     };
     Some(format!(
-        "server.listen is {listen}: {variable} sets the port alone, and the address is by default one that only this \
-         machine can reach; for others {condition}SIGNALBOX_SERVER__LISTEN=0.0.0.0:{}",
+        "server.listen is {listen}: {variable} sets only the port, and by default only this machine can reach the \
+         address; for others {condition}SIGNALBOX_SERVER__LISTEN=0.0.0.0:{}",
         listen.port()
     ))
 }
@@ -102,7 +102,7 @@ fn unbound_tokens(auth: &Section) -> Option<String> {
 fn unprotected_keys(auth: &Section) -> Option<String> {
     let url = auth.optional("jwks_url")?;
     url_checks::is_unprotected(&url).then(|| {
-        "auth.jwks_url is fetched without TLS: whoever can change what comes over the network can make tokens; write \
+        "auth.jwks_url is fetched without TLS: anyone who can change the network traffic can create tokens; write \
          https://"
             .to_owned()
     })
@@ -111,7 +111,7 @@ fn unprotected_keys(auth: &Section) -> Option<String> {
 fn unprotected_events(webhook: &Section) -> Option<String> {
     url_checks::is_unprotected(&webhook.text("url")).then(|| {
         format!(
-            "{}.url has no TLS: anybody on the way can read the events; write https://",
+            "{}.url has no TLS: anyone on the network path can read the events; write https://",
             webhook.path
         )
     })

@@ -116,7 +116,7 @@ fn cloudwatch(section: &Section, errors: &mut Vec<ConfigError>) -> Option<CloudW
     if section.are_right(&["storage_resolution"]) && ![1, 60].contains(&resolution) {
         errors.push(section.error(
             &["storage_resolution"],
-            format!("is {resolution}, and CloudWatch knows 1 and 60; set one of them"),
+            format!("is {resolution}, and CloudWatch accepts 1 and 60; set one of them"),
         ));
     }
     section.bool("enabled").then(|| CloudWatchConfig {
@@ -147,7 +147,7 @@ fn broker(
     {
         errors.push(redis.error(
             &["ca_file"],
-            "is for TLS, and redis.url holds an address without; write rediss:// there",
+            "is for TLS, and redis.url has an address without it; write rediss:// there",
         ));
     }
     if section.text("kind") == "memory" {
@@ -215,7 +215,7 @@ fn internal_listen(section: &Section, errors: &mut Vec<ConfigError>) -> Option<S
     {
         errors.push(section.error(
             &["internal_listen"],
-            "is the address of server.listen, which it is to be apart from; write another port",
+            "is the address of server.listen, and must differ from it; write another port",
         ));
     }
     address
@@ -243,7 +243,7 @@ fn allowed_origins(section: &Section, errors: &mut Vec<ConfigError>) -> AllowedO
             if several.iter().any(|origin| origin == "*") {
                 errors.push(section.error(
                     &["allowed_origins"],
-                    "\"*\" lets every page in, so that the others say nothing; write \"*\" alone or leave it out",
+                    "\"*\" lets every page in, so the others have no effect; write \"*\" alone or leave it out",
                 ));
             }
             let normal = several
@@ -269,9 +269,9 @@ fn auth(
             errors.push(server.error(
                 &["listen"],
                 format!(
-                    "{listen} can be reached from other machines, while with auth.mode = \"none\" every client \
-                     says itself who it is; set auth.mode = \"jwt\" with a key, or auth.allow_insecure = true if \
-                     something in front of the server lets in only whom it knows"
+                    "{listen} can be reached from other machines, and with auth.mode = \"none\" clients choose their \
+                     own user ID; set auth.mode = \"jwt\" with a key, or auth.allow_insecure = true if a gateway in \
+                     front of the server authenticates clients"
                 ),
             ));
         }
@@ -337,7 +337,7 @@ fn key_source(
             for (name, _) in rest {
                 errors.push(section.error(
                     &[name],
-                    format!("is a second key source beside auth.{first}; keep one of them"),
+                    format!("is a second key source in addition to auth.{first}; keep one of them"),
                 ));
             }
             None

@@ -262,7 +262,7 @@ fn unknown_key(section: &str, outer: &str, name: &str) -> String {
         return format!("unknown key here; did you mean {inner}");
     }
     if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
-        return format!("unknown key here; it belongs into {}", key.heading());
+        return format!("unknown key here; it belongs in {}", key.heading());
     }
     let known = keys::names_within(section, outer);
     if let Some(near) = nearest(name, &known) {

@@ -92,7 +92,7 @@ fn parse_dotenv(text: &str, errors: &mut Vec<ConfigError>) -> Environment {
                         column: 1,
                     },
                     key: String::new(),
-                    message: "is no assignment; write NAME=value, with the value in quotes where it has spaces"
+                    message: "is not an assignment; write NAME=value, with the value in quotes if it has spaces"
                         .to_owned(),
                 });
             }
@@ -205,8 +205,11 @@ mod tests {
         fs::write(folder.path().join(".env.local"), "y\n").expect("a file");
         let errors = gather(folder.path()).expect_err("both have such lines");
         let text = errors.to_string();
-        assert!(text.contains(".env:2:1: is no assignment"), "{text}");
-        assert!(text.contains(".env.local:1:1: is no assignment"), "{text}");
+        assert!(text.contains(".env:2:1: is not an assignment"), "{text}");
+        assert!(
+            text.contains(".env.local:1:1: is not an assignment"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -215,7 +218,9 @@ mod tests {
         fs::write(folder.path().join(".env"), "A=1\n=\n").expect("a file");
         let errors = gather(folder.path()).expect_err("the second line is no assignment");
         assert!(
-            errors.to_string().contains(".env:2:1: is no assignment"),
+            errors
+                .to_string()
+                .contains(".env:2:1: is not an assignment"),
             "{errors}"
         );
     }

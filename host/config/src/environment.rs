@@ -134,7 +134,7 @@ fn overlay_ours(
             .map(|(plugin, _)| plugin.path.as_str())
             .collect();
         format!(
-            "stands for {} alike; rename one of them",
+            "is ambiguous: it stands for {}; rename one of them",
             paths.join(" and ")
         )
     };

@@ -151,7 +151,7 @@ pub(super) fn address_hint(text: &str) -> String {
         Some(("localhost", _)) => ", which is a name; write 127.0.0.1 for localhost".to_owned(),
         _ if text == "localhost" => ", which is a name; write 127.0.0.1:8080 for localhost".to_owned(),
         Some((host, port)) if host.parse::<std::net::Ipv4Addr>().is_ok() => {
-            format!(", whose port {port:?} is no number from 0 to 65535")
+            format!(", whose port {port:?} is not a number from 0 to 65535")
         }
         Some((host, _)) if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':') => {
             ", which is a name; write the IP address that it stands for, or 0.0.0.0 for every address of the machine"
@@ -177,7 +177,7 @@ mod tests {
             ("*:8080", "write 0.0.0.0 in front"),
             ("8080", "write 127.0.0.1:8080"),
             ("127.0.0.1", "write 127.0.0.1:8080"),
-            ("127.0.0.1:99999", "\"99999\" is no number"),
+            ("127.0.0.1:99999", "\"99999\" is not a number"),
             ("localhost:80", "write 127.0.0.1 for localhost"),
             ("localhost", "write 127.0.0.1:8080 for localhost"),
             ("http://127.0.0.1:80", "leave the scheme out"),

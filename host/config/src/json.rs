@@ -56,7 +56,7 @@ impl Writer {
                     None => {
                         self.refuse(
                             value,
-                            format!("{number} has no form in JSON; write a finite number"),
+                            format!("{number} cannot be written in JSON; write a finite number"),
                         );
                     }
                 }

@@ -69,7 +69,7 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
     if section.text("instances") == "single" {
         errors.push(section.error(
             &["rollout"],
-            "cannot be with instances = \"single\": what one instance keeps in its memory is in one version; remove \
+            "cannot be combined with instances = \"single\", whose state exists in one version only; remove \
              it, or set instances = \"pool\"",
         ));
         return None;
@@ -82,9 +82,9 @@ fn rollout(section: &Section, errors: &mut Vec<ConfigError>) -> Option<RolloutCo
     });
     let known = written.and_then(|written| match (written.mode.as_deref(), written.percent) {
         (Some("canary"), Some(percent @ 1..=100)) => Ok(RolloutConfig::Canary { percent }),
-        (Some("canary"), _) => Err("mode \"canary\" wants a percent from 1 to 100".to_owned()),
+        (Some("canary"), _) => Err("mode \"canary\" needs a percent from 1 to 100".to_owned()),
         (Some("shadow"), None) => Ok(RolloutConfig::Shadow),
-        (Some("shadow"), Some(_)) => Err("percent says nothing with mode \"shadow\"".to_owned()),
+        (Some("shadow"), Some(_)) => Err("percent has no effect with mode \"shadow\"".to_owned()),
         _ => Err("mode is \"canary\" or \"shadow\"".to_owned()),
     });
     known
@@ -101,7 +101,7 @@ fn instances(section: &Section, errors: &mut Vec<ConfigError>) -> InstanceMode {
             if section.has(name) {
                 errors.push(section.error(
                     &[name],
-                    "says nothing with instances = \"single\"; remove it, or set instances = \"pool\"",
+                    "has no effect with instances = \"single\"; remove it, or set instances = \"pool\"",
                 ));
             }
         }

@@ -78,7 +78,7 @@ fn history(section: &Section, errors: &mut Vec<ConfigError>) -> Option<HistoryRu
     for (missing, other) in [(SIZE, TIME), (TIME, SIZE)] {
         if section.has(other) && !section.has(missing) {
             let message = format!(
-                "is missing beside {other}; write for example history = {{ size = 100, time = \"5m\" }}"
+                "is required with {other}; write for example history = {{ size = 100, time = \"5m\" }}"
             );
             errors.push(ConfigError {
                 key: format!("{}.{missing}", section.path),

@@ -21,7 +21,9 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
         ));
     }
     if text.contains('#') {
-        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+        return Err(format!(
+            "continues after #, which has no meaning here: {HINT}"
+        ));
     }
     Ok(())
 }
@@ -39,7 +41,9 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
         ));
     }
     if text.contains('#') {
-        return Err(format!("goes on after #, which says nothing here: {HINT}"));
+        return Err(format!(
+            "continues after #, which has no meaning here: {HINT}"
+        ));
     }
     Ok(())
 }
@@ -78,7 +82,7 @@ pub(super) fn redis_urls(text: &str) -> Result<(), String> {
     for (index, url) in split_redis_urls(text).enumerate() {
         redis_url(url).map_err(|reason| {
             format!(
-                "is no list of addresses: number {} {reason}; {HINT}",
+                "is not a list of addresses: number {} {reason}; {HINT}",
                 index + 1
             )
         })?;
@@ -126,11 +130,13 @@ pub(super) fn otlp_endpoint(text: &str) -> Result<(), String> {
     let (uri, has_login) = http_address(text, HINT)?;
     if has_login {
         return Err(
-            "holds a user or password, which belongs into OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
+            "holds a user or password, which belongs in OTEL_EXPORTER_OTLP_HEADERS".to_owned(),
         );
     }
     if uri.query().is_some() {
-        return Err(format!("goes on after ?, which says nothing here: {HINT}"));
+        return Err(format!(
+            "continues after ?, which has no meaning here: {HINT}"
+        ));
     }
     Ok(())
 }

@@ -57,12 +57,12 @@ pub enum ChangeError {
     NoEarlierVersion,
     /// The requested version is not one of those that were live before.
     #[error(
-        "{0:?} is none of the versions that were live before; it takes at least 12 digits of the sha256"
+        "{0:?} is none of the versions that were live before; give at least 12 digits of the sha256"
     )]
     NoSuchVersion(String),
     /// The component was rolled back automatically, and no operator insists on it.
     #[error(
-        "version {version} was taken back on probation ({reason}); change it, or push it with force"
+        "version {version} was rolled back on probation ({reason}); change it, or push it with force"
     )]
     RolledBack {
         /// The first twelve digits of its sha256.

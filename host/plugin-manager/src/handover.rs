@@ -131,6 +131,6 @@ impl PluginManager {
 fn begins_anew(plugin: &str, error: &HandoverError) {
     warn!(
         plugin,
-        "the version begins without the state of the one before: {error}"
+        "the version starts without the state of the previous one: {error}"
     );
 }

@@ -95,7 +95,8 @@ fn broken(rules: &ProbationConfig, own: TrialCalls, over: bool) -> Option<String
         let (calls, users) = (own.calls, broken.users);
         let broken = broken.failures;
         format!(
-            "{broken} of {calls} calls trapped or ran out of time ({percent:.1} %), of {users} users, and the version before survives the same"
+            "{broken} of {calls} calls trapped or ran out of time ({percent:.1} %), of {users} users, and the \
+             previous version survives the same calls"
         )
     })
 }
@@ -113,7 +114,8 @@ fn doubled(rules: &ProbationConfig, before: RecentCalls, own: TrialCalls) -> Opt
     (enough && percent > RATE_FACTOR * percent_before).then(|| {
         let (failures, calls, users) = (all.failures, own.calls, all.users);
         format!(
-            "{failures} of {calls} calls failed ({percent:.1} %), of {users} users, of the version before it lately {percent_before:.1} %"
+            "{failures} of {calls} calls failed ({percent:.1} %), of {users} users, of the previous version recently \
+             {percent_before:.1} %"
         )
     })
 }
@@ -231,7 +233,8 @@ mod tests {
         };
         assert_eq!(
             judge(GOOD, own(40, 10, 12)),
-            "10 of 40 calls trapped or ran out of time (25.0 %), of 5 users, and the version before survives the same"
+            "10 of 40 calls trapped or ran out of time (25.0 %), of 5 users, and the previous version survives the \
+             same calls"
         );
         let before = RecentCalls {
             calls: 1_000,
@@ -239,7 +242,7 @@ mod tests {
         };
         assert_eq!(
             judge(before, own(500, 0, 50)),
-            "50 of 500 calls failed (10.0 %), of 5 users, of the version before it lately 1.0 %"
+            "50 of 500 calls failed (10.0 %), of 5 users, of the previous version recently 1.0 %"
         );
     }
 }

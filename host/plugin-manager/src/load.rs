@@ -141,7 +141,7 @@ impl PluginManager {
             }
             Plan::Withdraw => {
                 let mut state = self.state();
-                let withdrawn = state.withdraw_any(&config.name, "an operator took it back");
+                let withdrawn = state.withdraw_any(&config.name, "an operator rolled it back");
                 Ok(match (withdrawn, state.live_version(&config.name)) {
                     (Some(candidate), Some(live)) => LoadOutcome::Withdrawn { candidate, live },
                     _ => LoadOutcome::Same(Unchanged::Live),

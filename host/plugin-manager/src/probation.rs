@@ -146,7 +146,7 @@ impl State {
             let version = bad.label();
             warn!(
                 plugin,
-                version, "a version failed that another one has replaced already: {reason}"
+                version, "a version failed that has been replaced already: {reason}"
             );
             self.persist(plugin, None);
         }

@@ -76,12 +76,13 @@ impl AbandonedCompilations {
         let refused = |reason: &str| Err(LoadError::CompileTime(reason.to_owned()));
         if running.iter().any(|(other, _)| other == hash) {
             return refused(
-                "compiling it was given up before and is still going on; try again later, when the result may be there",
+                "an earlier compilation of it was given up and still runs; try again later, when its result may be \
+                 ready",
             );
         }
         if running.len() >= GIVEN_UP_MAX {
             return refused(
-                "compilations that were given up are still going on; try again later, or restart the server to end them",
+                "compilations that were given up still run; try again later, or restart the server to end them",
             );
         }
         Ok(())

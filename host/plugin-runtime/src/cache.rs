@@ -84,7 +84,7 @@ impl AotCache {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                warn!(path = %path.display(), %error, "a compiled plugin cannot be read; compiling anew");
+                warn!(path = %path.display(), %error, "a compiled plugin cannot be read; compiling again");
                 return None;
             }
         };
@@ -98,7 +98,7 @@ impl AotCache {
             constant_time::verify_slices_are_equal(own.as_ref(), tag).is_ok()
         });
         if !trusted {
-            warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling anew");
+            warn!(path = %path.display(), "a compiled plugin is damaged or foreign; compiling again");
             return None;
         }
         // Marks the file as used, so that it is kept. If the time cannot be set, the time of writing counts.
@@ -276,7 +276,8 @@ fn read_key(path: &Path) -> Result<Option<[u8; KEY_BYTES]>, CacheError> {
     match fs::read(path).map_err(io)?.try_into() {
         Ok(key) => Ok(Some(key)),
         Err(_) => {
-            warn!(path = %path.display(), "the key of the compiled plugins is damaged; they are compiled anew under a new one");
+            warn!(path = %path.display(), "the key of the compiled plugins is damaged; they are compiled again under \
+                a new one");
             fs::remove_file(path).map_err(io)?;
             Ok(None)
         }

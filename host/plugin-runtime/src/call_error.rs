@@ -133,7 +133,8 @@ fn classify(error: &wasmtime::Error) -> FailureKind {
 pub(super) enum Stopped {
     /// Its CPU time is used up.
     #[error(
-        "the call used more CPU time than it may ({0:?}, `call_cpu_max` or `init_time_max` of the plugin); look for a loop that does not end"
+        "the call used more CPU time than allowed ({0:?}, `call_cpu_max` or `init_time_max` of the plugin); look for \
+         a loop that does not end"
     )]
     CpuExhausted(Duration),
     /// Its caller went away, or got a deadline error.
@@ -143,7 +144,7 @@ pub(super) enum Stopped {
 
 /// The guest asked for more memory than it may have.
 #[derive(Debug, thiserror::Error)]
-#[error("the plugin wanted {wanted} bytes of memory, it may have {allowed} (`memory_max`)")]
+#[error("the plugin requested {wanted} bytes of memory, and may have {allowed} (`memory_max`)")]
 pub(super) struct MemoryRefused {
     pub(super) wanted: usize,
     pub(super) allowed: usize,
@@ -151,7 +152,7 @@ pub(super) struct MemoryRefused {
 
 /// The guest asked for larger tables than it may have.
 #[derive(Debug, thiserror::Error)]
-#[error("the plugin wanted tables of {wanted} elements, it may have {allowed}")]
+#[error("the plugin requested tables of {wanted} elements, and may have {allowed}")]
 pub(super) struct TablesRefused {
     pub(super) wanted: usize,
     pub(super) allowed: usize,

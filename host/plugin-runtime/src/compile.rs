@@ -293,7 +293,7 @@ fn fetch(engine: &Engine, cache: &AotCache, hash: &Sha256) -> Option<Component> 
     // and the engine's compatibility hash.
     let component = unsafe { Component::deserialize(engine, &code) };
     component
-        .inspect_err(|error| warn!(%error, "a compiled plugin does not load; compiling anew"))
+        .inspect_err(|error| warn!(%error, "a compiled plugin does not load; compiling again"))
         .ok()
 }
 
@@ -310,7 +310,7 @@ fn not_a_component(bytes: &[u8], error: &wasmtime::Error) -> LoadError {
             "the file is a core module; build for wasm32-wasip2, or wrap it with `wasm-tools component new`".to_owned()
         }
         [0, b'a', b's', b'm', ..] => format!("the file is damaged or half written ({reason})"),
-        _ => "the file is no WebAssembly".to_owned(),
+        _ => "the file is not WebAssembly".to_owned(),
     })
 }
 

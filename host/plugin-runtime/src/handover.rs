@@ -48,7 +48,7 @@ pub enum HandoverError {
     )]
     HeldUp,
     /// The handover did not finish in time.
-    #[error("{step} and what came before it took longer than {max:?} (`handover_time_max`)")]
+    #[error("{step} and the steps before it took longer than {max:?} (`handover_time_max`)")]
     TooSlow {
         /// The step that ran out of time.
         step: &'static str,

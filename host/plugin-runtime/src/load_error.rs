@@ -39,7 +39,7 @@ pub enum LoadError {
     #[error("{0}")]
     CompileTime(String),
     /// It has more parts than an instance may have here.
-    #[error("the component is more than this host takes: {0}")]
+    #[error("the component exceeds the limits of this host: {0}")]
     TooManyParts(String),
     /// It does not match the WIT package that this host serves.
     #[error("{0}")]

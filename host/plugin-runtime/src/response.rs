@@ -151,7 +151,7 @@ fn action(raw: raw::Action) -> Result<Action, IllegalAnswer> {
         raw::Action::Disconnect(how) => {
             let Some(code) = CloseCode::from_plugin(how.code) else {
                 return illegal(format!(
-                    "{} is no close code of a plugin: use 4000 to 4999",
+                    "{} is not a close code for plugins: use 4000 to 4999",
                     how.code
                 ));
             };

@@ -184,7 +184,7 @@ async fn finish_slow<R: Send + 'static>(
     let late = |_| {
         CallError::new(
             FailureKind::Deadline,
-            "the call took longer than it may (`call_time_max` or `init_time_max` of the plugin)",
+            "the call took longer than allowed (`call_time_max` or `init_time_max` of the plugin)",
         )
     };
     let ended = timeout_at(deadline, rest).await.map_err(late)?;

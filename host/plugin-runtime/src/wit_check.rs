@@ -162,8 +162,9 @@ pub(super) fn exported_interfaces(
     let lacking = SCREENED.iter().find(|name| !interfaces.contains(name));
     if let Some(lacking) = lacking.filter(|_| interfaces.contains(&SCREENING)) {
         return mismatch(format!(
-            "exports `{SCREENING}` without `{lacking}`: `screen` stands for `validate` and `transform` where nothing \
-             comes between them, else the host calls those; export all three, or no `{SCREENING}`"
+            "exports `{SCREENING}` without `{lacking}`: the host calls `screen` in place of `validate` and \
+             `transform` if nothing comes between them, and otherwise those two; export all three, or no \
+             `{SCREENING}`"
         ));
     }
     Ok(interfaces)
@@ -221,7 +222,7 @@ pub(super) fn unlinked(
         .imports(engine)
         .find_map(|(name, item)| not_offered(name, &functions_of(engine, &item.ty)));
     LoadError::Mismatch(first.unwrap_or_else(|| {
-        format!("imports something with another type than this host offers it: {error:#}")
+        format!("imports something with another type than this host offers: {error:#}")
     }))
 }
 

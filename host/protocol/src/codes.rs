@@ -273,7 +273,7 @@ impl CloseCode {
         row(
             Self::FLOOD,
             "flood",
-            "the client went on sending far more than its limits allow",
+            "the client kept sending far more than its limits allow",
             true,
         ),
         row(

@@ -153,7 +153,8 @@ impl Patterns {
 pub enum PatternError {
     /// It is malformed.
     #[error(
-        "`{0}` is no event type or pattern: use 1 to 64 of `A-Z a-z 0-9 _ . : -`, with at most one `*`, at the end"
+        "`{0}` is not an event type or pattern: use 1 to 64 of `A-Z a-z 0-9 _ . : -`, with at most one `*`, at the \
+         end"
     )]
     Malformed(String),
     /// It names a built-in type.

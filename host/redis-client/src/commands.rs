@@ -208,7 +208,7 @@ impl CurrentLink {
 
 fn read<T: FromRedisValue>(value: Value) -> Result<T, Unavailable> {
     redis::from_redis_value(value)
-        .map_err(|error| Unavailable::new(format!("Redis gave an unexpected answer: {error}")))
+        .map_err(|error| Unavailable::new(format!("Redis returned an unexpected answer: {error}")))
 }
 
 fn late() -> RedisError {
@@ -239,7 +239,7 @@ async fn keep_linked(endpoints: &Endpoints, shared: &CommandsShared, number: &mu
         shared.live.store(Some(live.clone()));
         shared.up.send_replace(live.number);
         let reason = watch_over(&mut live, shared, endpoints, &mut logins).await;
-        warn!(%reason, "the link to Redis is of no use any more; connecting anew");
+        warn!(%reason, "the connection to Redis is unusable; connecting again");
         if live.link.topology() == Topology::Cluster {
             // Commands to the healthy servers continue in the meantime.
             sleep_until(live.since + CLUSTER_REPLACE_PAUSE).await;

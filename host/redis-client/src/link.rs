@@ -97,7 +97,7 @@ impl Link {
                 if *topology == Topology::Single {
                     redis::cmd("PING").exec_async(&mut connection).await?;
                 } else if !is_master(&redis::cmd("ROLE").query_async(&mut connection).await?) {
-                    return Err(LinkError::Outdated("the server is no master any more"));
+                    return Err(LinkError::Outdated("the server is no longer a master"));
                 }
                 Ok(())
             }
@@ -142,7 +142,7 @@ async fn look_at_cluster(
     let slots = ask(&["CLUSTER", "SLOTS"], anybody()).await?;
     if masters_in(slots)? != *known {
         return Err(LinkError::Outdated(
-            "the masters of the cluster are others now",
+            "the masters of the cluster have changed",
         ));
     }
     let info = ask(&["CLUSTER", "INFO"], anybody()).await?;

@@ -48,7 +48,7 @@ impl LoginChanges {
             Ok(()) => {
                 self.is_due = false;
                 self.last_said = None;
-                info!(connection, "logged in to Redis anew (redis.url)");
+                info!(connection, "logged in to Redis again (redis.url)");
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -56,8 +56,8 @@ impl LoginChanges {
                     warn!(
                         connection,
                         reason,
-                        "Redis does not accept the changed user and password (redis.url); the connection goes on with \
-                         the old ones, and tries again every second"
+                        "Redis does not accept the changed user and password (redis.url); the connection keeps the \
+                         old ones, and tries again every second"
                     );
                 }
                 self.last_said = Some(reason);

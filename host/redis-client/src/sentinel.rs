@@ -44,7 +44,7 @@ impl Endpoints {
         }
         Err(RedisError::from((
             ErrorKind::InvalidClientConfig,
-            "the sentinels name a server that is no master yet",
+            "the sentinels name a server that is not a master yet",
         )))
     }
 

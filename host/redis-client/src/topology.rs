@@ -32,7 +32,7 @@ pub(super) fn topology_in(info: &str) -> Topology {
 pub(super) fn cluster_fault(info: &str) -> Option<String> {
     let failed = field(info, "cluster_slots_fail");
     if field(info, "cluster_state") != "ok" {
-        Some("the cluster of Redis does not serve (cluster_state)".to_owned())
+        Some("the Redis cluster is down (cluster_state)".to_owned())
     } else if !matches!(failed, "" | "0") {
         Some(format!(
             "{failed} slots of the cluster of Redis are not served"

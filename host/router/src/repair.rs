@@ -242,7 +242,8 @@ impl Repairer {
         if self.table.compare(name, start, &page) == Comparison::RolledBack {
             warn!(
                 %name,
-                "a history lost messages that were delivered; it begins anew, and its clients load their state anew"
+                "a history lost messages that were delivered; it starts a new epoch, and its clients load their \
+                 state again"
             );
             let Position { epoch, .. } = &page.position;
             self.broker

@@ -163,7 +163,7 @@ fn log_addresses(config: &Config, services: &Services, listeners: &Listeners) {
     if let Ok(address) = listeners.public.local_addr() {
         info!(%address, node = services.ids.node(), "listening on {address}");
         if matches!(config.auth, AuthConfig::None { .. }) {
-            warn!("auth.mode is \"none\": clients are whoever they say they are");
+            warn!("auth.mode is \"none\": clients choose their own user ID");
         }
     }
 }

@@ -53,14 +53,18 @@ impl HttpClient {
         ca_file: Option<&Path>,
         timeout: Duration,
     ) -> anyhow::Result<Self> {
-        let base: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
+        let base: Uri = url
+            .parse()
+            .with_context(|| format!("{url:?} is not a URL"))?;
         let tls = match (base.scheme_str(), base.host()) {
             (Some("http"), Some(_)) => None,
             (Some("https"), Some(_)) => Some(connector(ca_file)?),
-            _ => bail!("{url:?} is no URL of a server; write for example http://127.0.0.1:8080"),
+            _ => {
+                bail!("{url:?} is not the URL of a server; write for example http://127.0.0.1:8080")
+            }
         };
         let mut authorization = HeaderValue::from_str(&format!("Bearer {key}"))
-            .context("the key holds characters that no header can carry")?;
+            .context("the key contains characters that a header may not contain")?;
         authorization.set_sensitive(true);
         Ok(Self {
             base,
@@ -101,9 +105,10 @@ impl HttpClient {
             })?
             .with_context(|| match is_upload {
                 true => format!(
-                    "{url} broke off; where the file is larger than its limits.plugin_file_bytes_max, raise that"
+                    "{url} closed the connection; if the file is larger than its limits.plugin_file_bytes_max, raise \
+                     that"
                 ),
-                false => format!("{url} cannot be asked"),
+                false => format!("{url} cannot be reached"),
             })
     }
 
@@ -118,7 +123,7 @@ impl HttpClient {
             None => self.talk(stream, method, path, body).await,
             Some(tls) => {
                 let name = ServerName::try_from(self.host().to_owned())
-                    .context("its name is none that a certificate can have")?;
+                    .context("its name cannot be in a certificate")?;
                 let stream = tls.connect(name, stream).await.context("TLS")?;
                 self.talk(stream, method, path, body).await
             }
@@ -159,7 +164,7 @@ impl HttpClient {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect();
         let body = body
             .await
-            .map_err(|error| anyhow!("the answer did not come whole: {error}"))?
+            .map_err(|error| anyhow!("the answer is incomplete: {error}"))?
             .to_bytes();
         Ok(HttpResponse {
             status,

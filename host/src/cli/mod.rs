@@ -107,8 +107,8 @@ fn described(source: &Source) -> String {
     let mut text = match &source.file {
         Some(file) => format!("the configuration is {}", absolute(file).display()),
         None => format!(
-            "there is no configuration file: {} is not there, so the defaults hold and no plugin runs; write one there, or \
-             name one with --config",
+            "there is no configuration file: {} is not there, so the defaults apply and no plugin runs; write one \
+             there, or name one with --config",
             absolute(Path::new(DEFAULT_FILE)).display()
         ),
     };

@@ -206,7 +206,7 @@ async fn what_is_no_component_is_refused_by_what_it_is() {
     let good = component("stamp");
     for (bytes, expected) in [
         (&b""[..], "not a component: the file is empty"),
-        (b"not wasm", "not a component: the file is no WebAssembly"),
+        (b"not wasm", "not a component: the file is not WebAssembly"),
         (
             &good[..good.len() / 2],
             "the file is damaged or half written",
@@ -293,7 +293,7 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
                 r#"(import "signalbox:plugin/context@1.0.0" (instance (export "now" (func (result u32)))))"#,
                 1,
             ),
-            &["with another type than this host offers it", "`now`"],
+            &["with another type than this host offers", "`now`"],
         ),
     ] {
         let reason = refused(&loader, &bytes, "{}").await;
@@ -317,7 +317,7 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
         ),
         (
             r#"{"init":"alloc"}"#,
-            &["bytes of memory, it may have 67108864 (`memory_max`)"],
+            &["bytes of memory, and may have 67108864 (`memory_max`)"],
         ),
         (
             r#"{"self_test":"fail"}"#,
@@ -337,11 +337,11 @@ async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_word
         ),
         (
             r#"{"event_types":"forged"}"#,
-            &["event-types: `x ERROR y` is no event type"],
+            &["event-types: `x ERROR y` is not an event type"],
         ),
         (
             r#"{"event_types":"a*b"}"#,
-            &["event-types: `a*b` is no event type or pattern"],
+            &["event-types: `a*b` is not an event type or pattern"],
         ),
     ] {
         let reason = refused(&loader, &hostile, config).await;

@@ -91,7 +91,7 @@ async fn a_plugin_is_pushed_listed_taken_back_and_read_again() {
     assert!(
         listed
             .stdout
-            .contains("its file is passed over until it changes"),
+            .contains("its file is ignored until it changes"),
         "{}",
         listed.stdout
     );
@@ -198,8 +198,16 @@ async fn what_keeps_a_command_from_working_is_said() {
             &[key],
             "is the server running",
         ),
-        (&["list", "--url", "127.0.0.1:8080"], &[key], "no URL"),
-        (&["list", "--url", "ftp://a"], &[key], "no URL of a server"),
+        (
+            &["list", "--url", "127.0.0.1:8080"],
+            &[key],
+            "not the URL of a server",
+        ),
+        (
+            &["list", "--url", "ftp://a"],
+            &[key],
+            "not the URL of a server",
+        ),
         (
             &["list", "--url", url, "--key-file", "nowhere"],
             &[],

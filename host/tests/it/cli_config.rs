@@ -81,7 +81,7 @@ async fn a_named_file_that_is_not_there_is_an_error_for_run_and_check() {
 #[tokio::test]
 async fn a_port_alone_is_told_to_leave_other_machines_out() {
     let server = Server::start("").await;
-    let line = server.until_log("WSS_PORT sets the port alone").await;
+    let line = server.until_log("WSS_PORT sets only the port").await;
     assert!(
         line.contains("WARN") && line.contains("SIGNALBOX_SERVER__LISTEN=0.0.0.0:"),
         "{line}"

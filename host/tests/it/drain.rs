@@ -29,7 +29,7 @@ async fn connections_are_closed_one_after_another_while_the_node_says_that_it_is
         assert_eq!(code, 4000);
         let (status, reason) = server.get("/ready").await;
         assert_eq!(status, 503);
-        assert!(reason.contains("going down"), "{reason}");
+        assert!(reason.contains("shutting down"), "{reason}");
         assert_eq!(server.get("/health").await.0, 200);
         let answer = server.refused("/ws?userId=late", &[]).await;
         assert_eq!(

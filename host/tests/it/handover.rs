@@ -208,7 +208,7 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
             "save-slow",
             "2",
             1_000,
-            "handover: save and what came before it took longer than 1s (`handover_time_max`)",
+            "handover: save and the steps before it took longer than 1s (`handover_time_max`)",
         ),
     ] {
         let mut counting = Counting::start(old).await;

@@ -196,7 +196,7 @@ async fn a_type_has_one_handler_or_one_responder() {
     }
     for (answers, expected) in [
         ("[\"join\"]", "request-types: `join` is built in"),
-        ("[\"a b\"]", "request-types: `a b` is no event type"),
+        ("[\"a b\"]", "request-types: `a b` is not an event type"),
     ] {
         let (code, error) = check(&[("a", &format!("{{ answers = {answers} }}"))]).await;
         assert!(code == Some(2) && error.contains(expected), "{error}");

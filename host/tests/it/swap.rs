@@ -111,7 +111,7 @@ fn broken() -> [(Vec<u8>, &'static str); 10] {
     [
         (good[..good.len() / 2].to_vec(), "damaged or half written"),
         (Vec::new(), "the file is empty"),
-        (b"no wasm at all".to_vec(), "the file is no WebAssembly"),
+        (b"no wasm at all".to_vec(), "the file is not WebAssembly"),
         (wat("(module)"), "the file is a core module"),
         (stamped("init-panic"), "the plugin does not start"),
         (

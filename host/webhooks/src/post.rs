@@ -99,7 +99,7 @@ fn request(config: &WebhookConfig, batch: &EventBatch) -> Result<Request<Full<By
         .header("Signalbox-Timestamp", timestamp)
         .header("Signalbox-Signature", signature)
         .body(Full::from(body))
-        .map_err(|error| format!("there can be no request: {error}"))
+        .map_err(|error| format!("the request cannot be made: {error}"))
 }
 
 async fn client() -> Result<HttpClient, String> {

@@ -184,7 +184,7 @@ impl EventSender {
                 self.failures = 0;
                 if self.last_reason.take().is_some() {
                     let webhook = &settings.config.label;
-                    info!(webhook, "a webhook takes its events again");
+                    info!(webhook, "a webhook accepts its events again");
                 }
                 settings.metrics.sent.add(batch.events.len() as u64);
                 self.finish(&batch).await;

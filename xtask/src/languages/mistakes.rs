@@ -32,8 +32,8 @@ struct Mistake {
 /// The messages about an endless call, one of which must be in the output: on a busy machine the call reaches
 /// `call_time_max` before `call_cpu_max`.
 const ENDLESS: [&str; 2] = [
-    "more CPU time than it may (100ms, `call_cpu_max`",
-    "the call took longer than it may (`call_time_max`",
+    "more CPU time than allowed (100ms, `call_cpu_max`",
+    "the call took longer than allowed (`call_time_max`",
 ];
 
 /// The mistakes.

@@ -149,7 +149,7 @@ impl Holders {
     /// The servers of a route, without this one.
     fn others(&self, route: Value) -> Result<Vec<ServerId>, Unavailable> {
         let servers: Vec<String> = redis::from_redis_value(route).map_err(|error| {
-            Unavailable::new(format!("Redis gave an unexpected answer: {error}"))
+            Unavailable::new(format!("Redis returned an unexpected answer: {error}"))
         })?;
         let others = servers
             .into_iter()
@@ -241,7 +241,7 @@ impl Holders {
         debug!(
             route,
             ?dead,
-            "servers without a lease are taken out of a route"
+            "servers without a lease are removed from a route"
         );
         self.metrics.redis.routes_pruned.add(dead.len() as u64);
         let mut remove = redis::cmd("SREM");

@@ -137,7 +137,7 @@ impl Inbox {
             |name: &str| matches!(&channel, Value::BulkString(bytes) if bytes == name.as_bytes());
         let text = match String::from_utf8(payload) {
             Ok(text) if text.len() <= TEXT_BYTES_MAX => text,
-            _ => return self.warn_malformed("it is no UTF-8, or over 16 MiB"),
+            _ => return self.warn_malformed("it is not UTF-8, or larger than 16 MiB"),
         };
         if is(&self.own_channel) {
             if text.starts_with(PROBE) {
@@ -384,7 +384,7 @@ impl Inbox {
             self.malformed.store(0, Ordering::Relaxed);
             warn!(
                 count,
-                reason, "malformed messages were published to this server and are passed over"
+                reason, "malformed messages were published to this server and are ignored"
             );
         }
     }

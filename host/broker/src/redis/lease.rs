@@ -46,7 +46,7 @@ pub(super) async fn keep(
             Ok(was_there) => {
                 if held && !was_there {
                     warn!(
-                        "the lease of this server had run out, or Redis was emptied; all routes are written anew"
+                        "the lease of this server had expired, or Redis was emptied; all routes are written again"
                     );
                     routes.assert_all();
                 }

@@ -171,7 +171,7 @@ impl RedisMembers {
         let reports = of_others.filter_map(|(name, value)| {
             let member = member_fields::read(name, value);
             if member.is_none() {
-                debug!(room, "a malformed field of a room's members is passed over");
+                debug!(room, "a malformed field of a room's members is ignored");
             }
             member
         });

@@ -19,7 +19,7 @@ pub(super) async fn announce(commands: &Commands, keys: &KeyNames) {
 pub(super) async fn withdraw(commands: &Commands, keys: &KeyNames) {
     let remove = on_set("SREM", keys, &[keys.own_id()]);
     if let Err(error) = commands.run::<()>(&remove).await {
-        debug!(%error, "this server stays in the list of nodes until somebody misses its lease");
+        debug!(%error, "this server stays in the list of nodes until another node notices that its lease is gone");
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn living(
     if !dead.is_empty() {
         debug!(
             ?dead,
-            "servers without a lease are taken out of the list of nodes"
+            "servers without a lease are removed from the list of nodes"
         );
         let dead: Vec<&str> = dead.iter().map(String::as_str).collect();
         // If that fails, the next caller does it.

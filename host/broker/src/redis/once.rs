@@ -55,7 +55,7 @@ impl OnceKeys {
             }
             // `SET` with `NX` returns the value only from Redis 7 on.
             if let Some(found) = self.commands.run::<Option<String>>(&get).await? {
-                let foreign = || Unavailable::new(format!("{key} holds a text of no node"));
+                let foreign = || Unavailable::new(format!("{key} holds a malformed value"));
                 return claim.state_of(&found).ok_or_else(foreign);
             }
         }

@@ -73,7 +73,9 @@ impl Outgoing {
         );
         match place.await {
             Ok(Ok(place)) => Ok(place),
-            _ => Err(Unavailable::new("too much is under way to Redis already")),
+            _ => Err(Unavailable::new(
+                "too much data for Redis is pending already",
+            )),
         }
     }
 
@@ -94,7 +96,7 @@ impl Outgoing {
         let _place = self
             .admit(bytes)
             .await
-            .inspect_err(|_| failed("too much is under way"))?;
+            .inspect_err(|_| failed("too much data is pending"))?;
         let sent = self.commands.run_once(command).await;
         sent.inspect_err(|_| failed("unavailable"))
     }

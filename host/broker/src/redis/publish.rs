@@ -75,7 +75,7 @@ impl RedisBroker {
             )),
             None if sent.reached == 0 && self.commands.is_replaced_since(BELIEVED_AFTER) => {
                 Err(BrokerError::Unavailable(
-                    "Redis was away, and who is where is being written anew".to_owned(),
+                    "Redis was unavailable, and routes are being restored".to_owned(),
                 ))
             }
             _ => Ok(sent.reached),

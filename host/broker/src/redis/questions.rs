@@ -60,7 +60,7 @@ impl ServerTexts {
         match self.publish(server, text).await {
             Ok(is_heard) => is_heard,
             Err(error) => {
-                debug!(%error, server, "a text for another server was not sent");
+                debug!(%error, server, "a request to another server was not sent");
                 false
             }
         }

@@ -158,7 +158,7 @@ impl ClusterRevocations {
         let stored = self.read().await?;
         for revocation in &stored.revocations {
             if let Err(error) = self.adopt(revocation) {
-                warn!(%error, "revocations in Redis are passed over");
+                warn!(%error, "revocations in Redis are ignored");
                 break;
             }
         }
@@ -196,7 +196,7 @@ impl ClusterRevocations {
                 let until_ms = end as u64;
                 match serde_json::from_str(&text) {
                     Ok(of) => stored.revocations.push(Revocation { of, until_ms }),
-                    Err(error) => debug!(%error, "a malformed revocation is passed over"),
+                    Err(error) => debug!(%error, "a malformed revocation is ignored"),
                 }
                 stored.ends.insert(text, until_ms);
             }

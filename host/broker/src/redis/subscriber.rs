@@ -117,9 +117,9 @@ pub(super) async fn listen(
             Ok(Err(error)) => error.to_string(),
             Err(_) => "Redis does not answer in time".to_owned(),
         };
-        health.deaf(format!("messages do not come in: {reason}"));
+        health.deaf(format!("messages do not arrive: {reason}"));
         if last_said != reason {
-            warn!(reason, "not subscribed; subscribing anew");
+            warn!(reason, "not subscribed; subscribing again");
             last_said = reason;
         }
         sleep(pause).await;
@@ -206,7 +206,7 @@ async fn serve(
             ticks.reset_after(RETRY_PAUSE.0);
         }
         if !serves {
-            return "its server is no master any more".to_owned();
+            return "its server is no longer a master".to_owned();
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn write(
         let now = *leased.borrow_and_update();
         if now != link {
             if link != 0 {
-                info!("a new link to Redis; all routes are written anew");
+                info!("a new connection to Redis; all routes are written again");
             }
             link = now;
             routes.assert_all();

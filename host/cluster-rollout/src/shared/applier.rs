@@ -123,7 +123,7 @@ impl Applier {
             let answer = follow_file(&self.manager, plugin, (self.bytes_max)()).await;
             let answered = self.echo(decision, answer).await;
             if let Err(error) = answered {
-                debug!(plugin, %error, "it is not written down that the file is followed");
+                debug!(plugin, %error, "the decision to follow the file is not stored in Redis");
             }
             return Ok(None);
         };
@@ -138,7 +138,7 @@ impl Applier {
         let answered = self.echo(decision, NodeAnswer::live(began.elapsed())).await;
         let kept = self.components.keep(component, &ready.bytes).await;
         if let Err(error) = answered.and(kept) {
-            debug!(plugin, %error, "what the cluster runs is not written down in Redis");
+            debug!(plugin, %error, "the version that the cluster runs is not stored in Redis");
         }
         Ok(Some(ready.bytes))
     }
@@ -194,7 +194,7 @@ impl Applier {
             ),
             // Another node was faster, or there is a new decision.
             Ok(false) => {}
-            Err(error) => debug!(plugin, %error, "a decision is not taken back yet"),
+            Err(error) => debug!(plugin, %error, "a decision is not withdrawn yet"),
         }
     }
 }

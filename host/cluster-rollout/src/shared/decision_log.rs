@@ -128,7 +128,7 @@ impl DecisionLog {
     pub(super) async fn look_at(&self, plugin: &str) -> Result<PluginEntry, Unavailable> {
         let mut entries = self.read_entries(&[plugin.to_owned()]).await?;
         let entry = entries.remove(plugin);
-        entry.ok_or_else(|| Unavailable::new("Redis gave an unexpected answer"))
+        entry.ok_or_else(|| Unavailable::new("Redis returned an unexpected answer"))
     }
 
     pub(super) async fn propose(

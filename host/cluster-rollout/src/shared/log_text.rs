@@ -54,7 +54,7 @@ pub(super) fn read<T: DeserializeOwned>(
     };
     let (OpenedText::Ours(body) | OpenedText::Earlier(body) | OpenedText::Foreign(body)) = opened;
     let Ok(said) = serde_json::from_str(body) else {
-        return LogText::Malformed("it does not say what a node would");
+        return LogText::Malformed("it is not of the form that nodes write");
     };
     match opened {
         OpenedText::Ours(_) => LogText::Ours(said),
@@ -121,7 +121,7 @@ mod tests {
             let body = good.replace(&sha256, wrong);
             assert_ne!(body, good);
             for key in ["k", "other"] {
-                let reason = "it does not say what a node would";
+                let reason = "it is not of the form that nodes write";
                 assert_eq!(
                     found(&sealed(key, &body)),
                     LogText::Malformed(reason),

@@ -202,9 +202,7 @@ impl Reconciler {
         let (applier, name) = (self.applier.clone(), plugin.to_owned());
         let objection = match found {
             LogText::Ours(_) if proposal.number > number => None,
-            LogText::Ours(_) => {
-                Some("it follows a later decision than this proposal knows of; try again")
-            }
+            LogText::Ours(_) => Some("it follows a newer decision; try again"),
             _ => {
                 Some("the proposal is not signed with its admin.key; set the same key on all nodes")
             }
@@ -359,7 +357,7 @@ impl Reconciler {
             }
             Some(StepResult::Kept(kept)) => {
                 if let Err(error) = kept {
-                    debug!(plugin, %error, "what the cluster runs is not written down in Redis");
+                    debug!(plugin, %error, "the version that the cluster runs is not stored in Redis");
                 }
                 followed.keep_at = followed.bytes.as_ref().map(|_| now + KEEP_INTERVAL);
             }
@@ -390,8 +388,8 @@ impl PluginProgress {
         self.complained = Some(now);
         warn!(
             plugin,
-            "what stands in Redis about the plugin is not followed: {doubt}. Check that all nodes have the same admin.key, and who can \
-             write to this Redis"
+            "the decision about the plugin in Redis is not followed: {doubt}. Check that all nodes have the same \
+             admin.key, and who can write to this Redis"
         );
     }
 }

@@ -67,7 +67,7 @@ fn users_have_a_history_with_the_bounds_of_rooms_if_the_file_says_so() {
     }
     let message = only_error("[users]\nhistory.time = \"2m\"\n", &[]);
     assert!(
-        message.contains("users.history.size: is missing beside history.time"),
+        message.contains("users.history.size: is required with history.time"),
         "{message}"
     );
 }

@@ -61,7 +61,7 @@ fn an_error_of_a_variable_names_it_and_the_key() {
     let twice = [("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
     let error = only_error("[auth]\nmode = \"jwt\"\njwks_file = \"a\"", &twice);
     assert!(
-        error.contains("auth.jwks_file: is a second key source beside auth.jwt_secret"),
+        error.contains("auth.jwks_file: is a second key source in addition to auth.jwt_secret"),
         "{error}"
     );
 }

@@ -85,7 +85,7 @@ fn what_is_missing_or_wrong_is_named_and_no_secret_is_shown() {
             "webhooks[0].url",
         ),
         ("https://", "https://hush:hush@", "holds a user or password"),
-        ("/hook", "/hook#1", "goes on after #"),
+        ("/hook", "/hook#1", "continues after #"),
         (
             "secret",
             "rooms = [\"a*b\"]\nsecret",

@@ -6,17 +6,17 @@ use crate::checks::secret;
 pub(super) fn check(url: &str) -> Result<(), String> {
     let parsed = redis::parse_redis_url(url).ok_or("cannot be read as a URL")?;
     if parsed.fragment().is_some() || parsed.query().is_some() {
-        return Err("goes on after # or ?, which says nothing here".to_owned());
+        return Err("continues after # or ?, which has no meaning here".to_owned());
     }
     if parsed.host_str().is_none_or(str::is_empty) {
         return Err("names no host".to_owned());
     }
     let database = parsed.path().trim_matches('/');
     if !database.is_empty() && database.parse::<u32>().is_err() {
-        return Err("has a path that is no number of a database".to_owned());
+        return Err("has a path that is not a database number".to_owned());
     }
     let info = redis::IntoConnectionInfo::into_connection_info(parsed)
-        .map_err(|_| "names nothing that can be connected to")?;
+        .map_err(|_| "names no address to connect to")?;
     let login = info.redis_settings();
     for (what, text) in [("user", login.username()), ("password", login.password())] {
         secret(text.unwrap_or_default()).map_err(|reason| format!("has a {what} that {reason}"))?;
@@ -44,11 +44,11 @@ mod tests {
             ("redis://", "names no host"),
             ("redis://:hush@:6379", "cannot be read"),
             ("redis://a:hush", "cannot be read"),
-            ("redis://a/hush", "no number of a database"),
-            ("rediss://a/#hush", "goes on after #"),
-            ("redis://a?hush=1", "goes on after #"),
-            ("redis://u:%ff@a", "names nothing"),
-            ("redis://0.0.0.0", "names nothing"),
+            ("redis://a/hush", "not a database number"),
+            ("rediss://a/#hush", "continues after #"),
+            ("redis://a?hush=1", "continues after #"),
+            ("redis://u:%ff@a", "names no address"),
+            ("redis://0.0.0.0", "names no address"),
             (
                 "redis://:hush%0A@a",
                 "a password that begins or ends with white space",

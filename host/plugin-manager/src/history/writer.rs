@@ -99,7 +99,7 @@ impl HistoryStore {
             Ok(Err(error)) => {
                 warn!(
                     plugin,
-                    "what was kept of the plugin's versions cannot be used: {error}; the file decides what goes live"
+                    "the stored versions of the plugin cannot be used: {error}; the version in the file goes live"
                 );
                 None
             }
@@ -121,7 +121,7 @@ impl HistoryStore {
         let path = HistoryFolder::new(&self.0.dir).component(plugin, hash);
         let bytes = source::read(&path, bytes_max).await?;
         if Sha256::of(&bytes) != *hash {
-            let reason = "is damaged: it has another sha256 than its name says".to_owned();
+            let reason = "is damaged: its sha256 does not match its name".to_owned();
             return Err(LoadError::Read { path, reason });
         }
         Ok(bytes)
@@ -155,7 +155,8 @@ impl HistoryStore {
         if tokio::time::timeout(FLUSH_TIME_MAX, settled).await.is_err() {
             warn!(
                 dir = %self.0.dir.display(),
-                "the disk has not taken the versions of plugins for {FLUSH_TIME_MAX:?}; after a crash the one before would be live"
+                "the disk has not accepted the versions of plugins for {FLUSH_TIME_MAX:?}; after a crash the \
+                 previous one would be live"
             );
         }
     }
@@ -209,7 +210,8 @@ impl Inner {
             Err(error) => {
                 error!(
                     plugin,
-                    "the plugin's versions are not kept: {error}; the server goes on, and a restart begins with what was kept before"
+                    "the plugin's versions are not kept: {error}; the server continues, and a restart begins with \
+                     the versions that were kept before"
                 );
                 queue.failures.insert(plugin.to_owned(), error.to_string());
             }

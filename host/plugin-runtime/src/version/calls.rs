@@ -299,7 +299,7 @@ impl PluginVersion {
                 plugin,
                 version,
                 kind = "output",
-                "the plugin gave an illegal answer: {error}"
+                "the plugin returned an invalid answer: {error}"
             )
         });
         error

@@ -207,7 +207,7 @@ fn tell(needs_restart: &[String], ConfigDifference { mut live, .. }: ConfigDiffe
     }
     if !needs_restart.is_empty() {
         warn!(
-            "needs a restart: {}; what these keys say now will take effect at the next start",
+            "needs a restart: {}; their new values take effect at the next start",
             needs_restart.join(", ")
         );
     }

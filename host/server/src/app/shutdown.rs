@@ -129,7 +129,7 @@ async fn drain(services: &Services, deadline: Instant) {
     let spread = timeout.mul_f64(DRAIN_SPREAD);
     let began = Instant::now();
     let tell = |connection: Arc<_>| {
-        let reason = "this node is going down";
+        let reason = "this node is shutting down";
         services.router.close(&connection, CloseCode::DRAIN, reason);
     };
     while !table.is_empty() && Instant::now() < deadline {
@@ -150,7 +150,7 @@ async fn drain(services: &Services, deadline: Instant) {
     if !table.is_empty() {
         warn!(
             connections = table.len(),
-            "the time for connections to go is over; the rest is cut off"
+            "the drain time is over; the remaining connections are cut off"
         );
         table.cut_off();
     }

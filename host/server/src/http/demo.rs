@@ -84,7 +84,7 @@ pub(super) fn routes(config: &Config) -> Router<AppState> {
     if !config.demo.public && !listen.ip().is_loopback() {
         warn!(
             %listen,
-            "the demo page is not served, because others can reach this address; demo.public = true serves it all the same"
+            "the demo page is not served, because others can reach this address; demo.public = true serves it anyway"
         );
         return Router::new();
     }

@@ -37,8 +37,8 @@ pub(super) fn accept_key(request: &Request) -> Result<HeaderValue, Box<Response>
     {
         return Err(upgrade_required(
             "not_an_upgrade",
-            "this is a WebSocket: send an upgrade to websocket by HTTP/1.1; a proxy in between must hand on Connection \
-             and Upgrade",
+            "this is a WebSocket: send an upgrade to websocket by HTTP/1.1; a proxy in between must pass on \
+             Connection and Upgrade",
         ));
     }
     let mut versions = headers.get_all(header::SEC_WEBSOCKET_VERSION).iter();

@@ -120,7 +120,7 @@ fn probes() -> Router<AppState> {
 async fn ready(State(state): State<AppState>) -> Response {
     let services = &state.services;
     if services.draining.load(Ordering::Acquire) {
-        return not_ready("this node is going down");
+        return not_ready("this node is shutting down");
     }
     if let Err(error) = services.router.broker().probe().await {
         warn!(%error, "not ready: messages from other nodes do not arrive");
@@ -137,7 +137,7 @@ async fn ready(State(state): State<AppState>) -> Response {
     let missing: Vec<&str> = live.missing().collect();
     if !missing.is_empty() {
         return not_ready(&format!(
-            "no version is live of plugin {}",
+            "plugin {} has no live version",
             missing.join(", ")
         ));
     }

@@ -234,7 +234,7 @@ fn answer(result: PostResult) -> Response {
         ),
         PostResult::SlowMessage => (
             StatusCode::REQUEST_TIMEOUT,
-            "the frame took longer than limits.message_time_max to come in",
+            "the frame took longer than limits.message_time_max to arrive",
         ),
         PostResult::TooBig => (
             StatusCode::PAYLOAD_TOO_LARGE,

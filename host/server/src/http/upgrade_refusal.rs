@@ -48,7 +48,7 @@ impl UpgradeRefusal {
 
     /// The node is shutting down.
     pub(super) fn draining() -> Self {
-        let reason = "this node is going down; connect to another";
+        let reason = "this node is shutting down; connect to another";
         let response = json_error(StatusCode::SERVICE_UNAVAILABLE, "draining", reason);
         Self::new(
             UpgradeRefusalReason::Draining,
@@ -71,7 +71,7 @@ impl UpgradeRefusal {
 
     /// The node admits no more connections this second.
     pub(super) fn rate() -> Self {
-        let reason = "this node lets in no more connections this second";
+        let reason = "this node accepts no more connections this second";
         Self::for_now(UpgradeRefusalReason::Rate, 1, "too_many_upgrades", reason)
     }
 

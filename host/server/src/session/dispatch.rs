@@ -343,7 +343,7 @@ pub(super) fn rate_limited(services: &Services, connection: &Arc<Connection>, te
         connection,
         id,
         ErrorCode::RateLimited,
-        "too many messages; send slower",
+        "too many messages; send more slowly",
     );
 }
 

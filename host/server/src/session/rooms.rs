@@ -59,7 +59,7 @@ impl RoomClaims {
     /// Claims of another form grant nothing.
     fn of(client: &ClientInfo) -> Self {
         serde_json::from_str(&client.claims).unwrap_or_else(|error| {
-            debug!(%error, "the claims `rooms` and `join` are not lists of texts");
+            debug!(%error, "the claims `rooms` and `join` are not lists of strings");
             Self::default()
         })
     }

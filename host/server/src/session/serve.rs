@@ -359,7 +359,7 @@ impl<S: Socket> Session<S> {
         if was_stopped {
             self.message_began = Some(now);
         } else if now >= began + live.limits.message_time_max {
-            let reason = "a message took longer than limits.message_time_max to come in";
+            let reason = "a message took longer than limits.message_time_max to arrive";
             return over(CloseCode::SLOW_MESSAGE, reason);
         }
         None
@@ -398,6 +398,6 @@ fn too_big() -> CloseRequest {
 fn flooded(with: &str) -> SessionEnd {
     closed_by_server(CloseRequest {
         code: CloseCode::FLOOD,
-        reason: format!("far too many {with}; send slower"),
+        reason: format!("far too many {with}; send more slowly"),
     })
 }

@@ -91,7 +91,7 @@ pub(in crate::cli) fn check_all(config: &Config, what: &str) -> ExitCode {
             None => {}
             Some(Ok(keys)) => println!("auth.jwks_url: fetched, {keys} keys"),
             Some(Err(reason)) => eprintln!(
-                "warning: auth.jwks_url: {reason}; a server starts all the same, and refuses tokens until the keys come"
+                "warning: auth.jwks_url: {reason}; a server starts anyway, and refuses tokens until it gets the keys"
             ),
         }
         let manager = PluginManager::new(loader, metrics);

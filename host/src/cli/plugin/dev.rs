@@ -93,7 +93,7 @@ fn round(project: &Project, config_text: &str, server: Option<&RemoteServer>) {
     ];
     let failed = steps.iter().any(|step| step() != ExitCode::SUCCESS);
     if failed && server.is_some() {
-        println!("-- not live: what ran before goes on");
+        println!("-- not live: the previous version still runs");
     }
 }
 

@@ -102,8 +102,8 @@ pub(super) fn check_name(name: &str) -> anyhow::Result<()> {
         .is_some_and(|byte| byte.is_ascii_lowercase());
     if !begins || !name.bytes().all(fits) || name.ends_with('-') || name.len() > NAME_BYTES_MAX {
         bail!(
-            "{name:?} cannot be a plugin's name: take 1 to {NAME_BYTES_MAX} letters in lower case, digits and hyphens, \
-             beginning with a letter and not ending with a hyphen"
+            "{name:?} cannot be a plugin's name: use 1 to {NAME_BYTES_MAX} letters in lower case, digits and \
+             hyphens, beginning with a letter and not ending with a hyphen"
         );
     }
     if name == "signalbox" {

@@ -174,7 +174,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         place,
         thread = thread.name(),
         backtrace,
-        "a defect of the server (a panic): {message}"
+        "a bug in the server (a panic): {message}"
     );
 }
 

@@ -54,7 +54,7 @@ impl HttpRefused<'_> {
         match refusal {
             HttpRefusalReason::Sockets => warn!(
                 %peer,
-                "there are too many sockets that are no WebSocket (limits.sockets_pending_max): the one that has been \
+                "too many sockets without a WebSocket (limits.sockets_pending_max): the one that has been \
                  silent longest is closed, or the new one"
             ),
             HttpRefusalReason::ProxyHeader => warn!(
@@ -84,7 +84,7 @@ impl SessionFailed<'_> {
         error!(
             connection = self.connection,
             user = self.user,
-            "the session of a connection failed by a fault of the server and is closed; please report it: {}",
+            "the session of a connection failed because of a bug in the server and is closed; please report it: {}",
             self.fault
         );
     }
@@ -119,14 +119,14 @@ impl WebhookAttemptFailed<'_> {
         if is_news {
             warn!(
                 webhook,
-                reason, "a webhook does not take its events; they wait, and are sent again"
+                reason, "a webhook does not accept its events; they wait, and are sent again"
             );
         } else {
             debug!(
                 webhook,
                 reason,
                 ?pause,
-                "a webhook still does not take its events"
+                "a webhook still does not accept its events"
             );
         }
     }
@@ -226,7 +226,7 @@ impl KeysNotReloaded<'_> {
         let consequence = if self.has_old_keys {
             "the last good ones stay in use"
         } else {
-            "there are none yet, and upgrades are answered 503 until they come"
+            "there are none yet, and upgrades get 503 until they are there"
         };
         if self.is_news {
             error!("the keys of tokens cannot be renewed; {consequence}: {reason}");
@@ -251,7 +251,7 @@ impl SubscriptionLost<'_> {
         self.metrics.redis.subscriber_rebuilds.increment();
         warn!(
             reason = self.reason,
-            "the subscription to this server's channel is lost; subscribing anew"
+            "the subscription to this server's channel is lost; subscribing again"
         );
     }
 }
@@ -334,7 +334,7 @@ impl PluginRolledBack<'_> {
         let (reason, result) = (
             self.reason,
             match self.from {
-                RolledBackFrom::Live => "the version before is live again",
+                RolledBackFrom::Live => "the previous version is live again",
                 RolledBackFrom::Canary => "its canary is over and the live version stays",
                 RolledBackFrom::Shadow => "its shadow is over and the live version stays",
             },
@@ -381,7 +381,7 @@ impl PluginHandedOver<'_> {
                 self.metrics.handed_over(HandoverOutcome::BegunAnew);
                 info!(
                     plugin,
-                    old, new, held_ms, "no state handed over, the version begins anew"
+                    old, new, held_ms, "no state handed over, the version starts without it"
                 );
             }
         }

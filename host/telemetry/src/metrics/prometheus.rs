@@ -234,7 +234,7 @@ mod tests {
                 "# TYPE wss_messages_total counter",
                 "# TYPE wss_plugin_info gauge",
                 "# TYPE wss_delivery_latency_ms histogram",
-                "# HELP wss_connections_total Connections that were opened",
+                "# HELP wss_connections_total Connections opened",
             ],
         );
         assert!(!text.contains("# EOF"));

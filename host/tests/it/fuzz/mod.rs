@@ -34,7 +34,7 @@ const MINUTES: &str = "TEST_FUZZ_MINUTES";
 const CASES: u32 = 300;
 
 /// The log text of a panic.
-const PANIC: &str = "a defect of the server";
+const PANIC: &str = "a bug in the server";
 
 /// A place that accepts untrusted bytes.
 struct Target {

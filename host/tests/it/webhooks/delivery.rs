@@ -243,7 +243,7 @@ async fn no_secret_and_no_url_is_logged() {
     let webhook = receiver.webhook_at("hush?token=hush", &["connected"], "");
     let node = Logged::start(&[], &webhook).await;
     node.client("ann").await.close().await;
-    node.until_line(|line| line.to_string().contains("takes its events again"))
+    node.until_line(|line| line.to_string().contains("accepts its events again"))
         .await;
     node.replace(
         "platform.toml",

@@ -213,7 +213,7 @@ impl HeldMessages {
             self.metrics.redis.forwarded.increment();
         } else if results.iter().any(Result::is_err) {
             // The publish may have been carried out: a second one could deliver the message twice.
-            debug!("a message was not forwarded, because Redis did not take it");
+            debug!("a message was not forwarded, because Redis did not accept it");
             if parcel.at.is_none() {
                 self.count_dropped();
             }

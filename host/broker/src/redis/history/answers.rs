@@ -23,7 +23,7 @@ pub(super) fn position(fields: Value) -> Option<Position> {
 /// The entries of a log, newest first.
 pub(super) fn entries(answer: Value) -> Result<Vec<LogEntry>, Unavailable> {
     redis::from_redis_value(answer)
-        .map_err(|error| Unavailable::new(format!("Redis gave a strange history: {error}")))
+        .map_err(|error| Unavailable::new(format!("Redis returned a malformed history: {error}")))
 }
 
 /// Whether entries, of which `newest` is the first, were read from the history with this position: not before its last

@@ -95,7 +95,7 @@ impl PromisedPage {
     pub(super) async fn wait(mut self) -> SharedPage {
         let page = self.0.wait_for(Option::is_some).await;
         let page = page.ok().and_then(|page| (*page).clone());
-        page.unwrap_or_else(|| Err(Unavailable::new("the read of a history was given up")))
+        page.unwrap_or_else(|| Err(Unavailable::new("a read of a history was cancelled")))
     }
 }
 

@@ -215,7 +215,7 @@ impl AppendArguments {
 
 fn position(epoch: &str, offset: u64) -> Result<Position, Unavailable> {
     let epoch = Epoch::parse(epoch)
-        .ok_or_else(|| Unavailable::new("Redis gave a malformed epoch of a history"))?;
+        .ok_or_else(|| Unavailable::new("Redis returned a malformed epoch of a history"))?;
     Ok(Position { epoch, offset })
 }
 

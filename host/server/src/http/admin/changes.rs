@@ -77,7 +77,7 @@ fn in_words(changed: &Result<Change, ChangeError>) -> (&'static str, String) {
         }
         Ok(Change::OnTrial { version, mode, .. }) => (
             mode,
-            format!("{} is tried beside the live version", version.label()),
+            format!("{} is tried next to the live version", version.label()),
         ),
         Ok(Change::Unchanged(why)) => ("unchanged", why_in_words(*why).1.to_owned()),
         Err(error) => (error_code(error).1, error.to_string()),
@@ -152,8 +152,8 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
         Unchanged::Live => ("live", "this version is live already"),
         Unchanged::Held => (
             "held",
-            "a version that was pushed, or gone back to, is live, and the file has not changed since; reload with \
-             force to load it all the same",
+            "a version that was pushed or rolled back to is live, and the file has not changed since; reload with \
+             force to load it anyway",
         ),
         Unchanged::Refused => (
             "refused",
@@ -161,12 +161,13 @@ fn why_in_words(why: Unchanged) -> (&'static str, &'static str) {
         ),
         Unchanged::OnTrial => (
             "on_trial",
-            "this version is tried beside the live one already; reload or push it with force to make it live at once",
+            "this version is already tried next to the live one; reload or push it with force to make it live at \
+             once",
         ),
         Unchanged::RolledBack => (
             "rolled_back",
-            "this version was taken back because it failed, and has not changed since; reload with force to load it \
-             all the same",
+            "this version was rolled back because it failed, and has not changed since; reload with force to load it \
+             anyway",
         ),
     }
 }

@@ -136,7 +136,7 @@ async fn unknown() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "there is no such call in this API; /admin/openapi.json describes those that there are",
+        "this API has no such call; /admin/openapi.json lists all calls",
     )
 }
 
@@ -144,6 +144,6 @@ async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "this call takes another method",
+        "this call uses another method",
     )
 }

@@ -127,7 +127,7 @@ async fn receive(
         Ok(collected) => Ok((collected?.into(), room)),
         Err(_) => {
             let message =
-                format!("the component did not come in within {time:?} (admin.upload_timeout)");
+                format!("the component did not arrive within {time:?} (admin.upload_timeout)");
             let status = StatusCode::REQUEST_TIMEOUT;
             Err(ApiError::new(status, "too_slow", message))
         }
@@ -144,7 +144,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| {
-            let message = format!("the component did not come in whole: {error}");
+            let message = format!("the component did not arrive completely: {error}");
             ApiError::new(StatusCode::BAD_REQUEST, "incomplete", message)
         })?;
         if part.len() > bytes_max.saturating_sub(bytes.len()) {

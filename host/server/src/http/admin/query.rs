@@ -34,7 +34,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PluginName {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.map(|Path(name)| Self(name)).map_err(|_| {
-            let message = "the path holds what is no percent-encoded UTF-8";
+            let message = "the path is not percent-encoded UTF-8";
             ApiError::new(StatusCode::BAD_REQUEST, "invalid_path", message)
         })
     }

@@ -170,7 +170,7 @@ async fn unknown() -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        "there is no such call in this API; /api/openapi.json describes those that there are",
+        "this API has no such call; /api/openapi.json lists all calls",
     )
 }
 
@@ -178,7 +178,7 @@ async fn wrong_method() -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        "this call takes another method",
+        "this call uses another method",
     )
 }
 
@@ -196,7 +196,7 @@ async fn read(state: &AppState, body: Body, limit: BodyLimit) -> Result<Bytes, A
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "too_slow",
-            "the body did not come in time",
+            "the body did not arrive in time",
         )),
     }
 }

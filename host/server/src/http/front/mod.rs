@@ -50,7 +50,7 @@ const NO_ROOM: FinalResponse = FinalResponse {
 const TOO_SLOW: FinalResponse = FinalResponse {
     status: "408 Request Timeout",
     code: "too_slow",
-    message: "the headers did not come in time",
+    message: "the headers did not arrive in time",
     may_retry: false,
 };
 const NOT_HTTP_2: FinalResponse = FinalResponse {
@@ -273,7 +273,7 @@ impl Front {
             }
             Ended::Served(Ok(())) | Ended::Overdue(Overdue::Silent | Overdue::Idle) => {}
             Ended::Served(Err(error)) if error.is_parse() => {
-                debug!(%client, %error, "what came is not HTTP/1.1");
+                debug!(%client, %error, "a request is not HTTP/1.1");
                 self.refused(HttpRefusalReason::Malformed, client);
                 if error.is_parse_version_h2() {
                     NOT_HTTP_2.say(stream.tcp());

@@ -39,7 +39,7 @@ impl RequestTarget {
                 let target = Self::parse(authority.as_str());
                 target.map(Some).ok_or("the URI names no host")
             }
-            _ => Err("this server is no proxy: send the path, or an http or https URI"),
+            _ => Err("this server is not a proxy: send the path, or an http or https URI"),
         }
     }
 

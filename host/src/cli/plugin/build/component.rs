@@ -51,14 +51,16 @@ pub(super) fn encode(module: &[u8]) -> anyhow::Result<Vec<u8>> {
                 .adapter("wasi_snapshot_preview1", &adapter)
         })
         .and_then(|mut encoder| encoder.encode())
-        .context("the module makes no component")
+        .context("the module cannot be made a component")
 }
 
 /// The interfaces that `module` implements, such as `signalbox:plugin/events@1.0.0`.
 fn interfaces(module: &[u8]) -> anyhow::Result<BTreeSet<String>> {
     let mut interfaces = BTreeSet::new();
     for payload in Parser::new(0).parse_all(module) {
-        if let Payload::ExportSection(exports) = payload.context("this is no WebAssembly module")? {
+        if let Payload::ExportSection(exports) =
+            payload.context("this is not a WebAssembly module")?
+        {
             for export in exports {
                 let name = export?.name;
                 if let Some((interface, _)) = name.split_once('#')

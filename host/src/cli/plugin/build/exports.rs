@@ -22,12 +22,12 @@ pub(super) fn ensure(folder: &Path) -> anyhow::Result<()> {
     };
     let metafile: Value = serde_json::from_str(&metafile).context(METAFILE)?;
     let (source, exported) =
-        bundled(&metafile).with_context(|| format!("{METAFILE} tells of no bundle"))?;
+        bundled(&metafile).with_context(|| format!("{METAFILE} lists no bundle"))?;
     for Interface { name, export, .. } in listed(&folder.join("wit"))? {
         if !exported.contains(&export.as_str()) {
             bail!(
                 "{source} exports no `{export}`, and wit/plugin.wit lists `{name}`: add `export const {export} = …` with its \
-                 functions, or take the line out of wit/plugin.wit"
+                 functions, or remove the line from wit/plugin.wit"
             );
         }
     }

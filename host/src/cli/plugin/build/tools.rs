@@ -75,7 +75,7 @@ pub(super) fn run(folder: &Path, command: &mut Command) -> anyhow::Result<()> {
 /// Reads a file that a build has left in `folder`.
 pub(super) fn output(folder: &Path, file: &str) -> anyhow::Result<Vec<u8>> {
     let path = folder.join(file);
-    std::fs::read(&path).with_context(|| format!("the build left no {}", path.display()))
+    std::fs::read(&path).with_context(|| format!("the build did not create {}", path.display()))
 }
 
 /// Makes sure that the project has its own Python environment with the packages of `requirements.txt`, and returns its

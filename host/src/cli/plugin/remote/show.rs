@@ -36,7 +36,7 @@ pub(super) fn list(answer: &Value) -> String {
         if plugin["held"] == true {
             let _ = writeln!(
                 notes,
-                "{name}: pushed or gone back to; its file is passed over until it changes"
+                "{name}: pushed or rolled back to; its file is ignored until it changes"
             );
         }
         for version in versions {
@@ -235,7 +235,7 @@ chat    4fa510f267ae  1.2.0   live    2026-11-26T16:12:01  push  1200   3       
         7fe0d21eb1dd  1.2.0   failed  2026-11-26T16:12:01  push  1200   3       0.016 ms  12 ms  2.5 MiB
 new                           none
 
-chat: pushed or gone back to; its file is passed over until it changes
+chat: pushed or rolled back to; its file is ignored until it changes
 chat 7fe0d21eb1dd (failed): self-test failed: no
 ";
         assert_eq!(list(&answer), expected);

@@ -227,7 +227,7 @@ impl SentMessage {
         let name = &self.event_type;
         EventType::parse_sendable(name).map_err(|_| {
             format!(
-                "{name:?} is no type that reaches plugins: 1 to 64 of `A-Z a-z 0-9 _ . : -`, and not built in"
+                "{name:?} is not a type that reaches plugins: 1 to 64 of `A-Z a-z 0-9 _ . : -`, and not built in"
             )
         })
     }
