@@ -49,7 +49,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<CaseResult> {
         for (against, report, p99) in [
             ("server at rest", steady, &mut steady_p99),
             ("server while it swaps", swapping, &mut swapping_p99),
-            ("server beside other work", beside, &mut beside_p99),
+            ("server next to other work", beside, &mut beside_p99),
         ] {
             result.check(against, &report);
             eprintln!("   round {round}, {against}: p99 {:.2} ms", report.p99_ms());
@@ -89,7 +89,7 @@ fn rows(
         Row::new(measure, Unit::Milliseconds, samples).compared_with("steady", steady_p99)
     };
     let swapping = latency("p99 latency while swapping", swapping_p99);
-    let beside = latency("p99 latency beside other work", beside_p99);
+    let beside = latency("p99 latency next to other work", beside_p99);
     let mut rows: Vec<_> = times.into_iter().filter(Row::has_samples).collect();
     rows.extend([swapping.with_target(Target::TimesAtMost(1.2)), beside]);
     rows
