@@ -20,9 +20,13 @@ pub(super) fn jwks_url(text: &str) -> Result<(), String> {
             "holds a user or password, and a key set is public: {HINT}"
         ));
     }
+    without_fragment(text, HINT)
+}
+
+fn without_fragment(text: &str, hint: &str) -> Result<(), String> {
     if text.contains('#') {
         return Err(format!(
-            "continues after #, which has no meaning here: {HINT}"
+            "continues after #, which has no meaning here: {hint}"
         ));
     }
     Ok(())
@@ -40,12 +44,7 @@ pub(super) fn webhook_url(text: &str) -> Result<(), String> {
             "holds a user or password, and requests are signed instead: {HINT}"
         ));
     }
-    if text.contains('#') {
-        return Err(format!(
-            "continues after #, which has no meaning here: {HINT}"
-        ));
-    }
-    Ok(())
+    without_fragment(text, HINT)
 }
 
 /// Whether `url` is fetched or sent over a network without TLS.

@@ -170,9 +170,5 @@ async fn types_and_codes_that_others_make_up_make_no_series_without_bound() {
             .await,
         Some(300.0)
     );
-    let mut samples = text.lines().filter(|line| !line.starts_with('#'));
-    assert!(
-        samples.all(|line| !line.contains("ann")),
-        "no user is named"
-    );
+    assert!(!text.contains("ann"), "no user is named");
 }

@@ -226,7 +226,7 @@ table! {
     REDIS_SUBSCRIBER_REBUILDS = metric(Counter, "redis_subscriber_rebuilds", Count,
         "Subscriptions that broke and were replaced");
     REDIS_MALFORMED = metric(Counter, "redis_malformed", Count,
-        "Malformed messages on this node's channels");
+        "Malformed messages that were published to this node");
     REDIS_PROBE = metric(Histogram, "redis_probe_ms", Milliseconds,
         "Round-trip time of the message that the node sends to itself through Redis, once a second");
 
