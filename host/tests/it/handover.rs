@@ -14,13 +14,17 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use signalbox::{
     config::{InstanceMode, PluginConfig},
-    plugin::{Action, Change, ChangeError, PluginManager, PushOptions, Trigger},
+    metrics::Metrics,
+    plugin::{
+        Action, Change, ChangeError, MemoryStore, PluginManager, PluginStore, PushOptions,
+        StoreEntry, Trigger,
+    },
 };
 
 use crate::{
     guests::{accepting, counter, stamp_number},
-    harness::Node,
-    runtime::{FILE_BYTES_MAX, live, manager, message, plugin},
+    harness::{Node, PATIENCE},
+    runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
 };
 
 /// One instance, and limits that no call reaches on a busy machine.
@@ -44,6 +48,10 @@ fn swaps(outcome: &str) -> String {
 fn handovers(outcome: &str) -> String {
     format!("wss_plugin_handovers_total{{plugin=\"counter\",outcome=\"{outcome}\"}} ")
 }
+
+/// The longest time that a handover may be allowed. All that comes before a step that never ends takes less, also on a
+/// busy machine.
+const LONG: Duration = Duration::from_secs(10);
 
 /// Clients that count at the same time.
 const CLIENTS: usize = 6;
@@ -113,6 +121,7 @@ async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_o
 /// A manager with a counter plugin, and the folder of its file.
 pub(crate) struct Counting {
     pub(crate) manager: Arc<PluginManager>,
+    store: Arc<MemoryStore>,
     _dir: tempfile::TempDir,
     file: PathBuf,
     pub(crate) config: PluginConfig,
@@ -120,8 +129,7 @@ pub(crate) struct Counting {
 
 impl Counting {
     pub(crate) async fn start(first: &str) -> Self {
-        let long = Duration::from_secs(10);
-        Self::start_with(first, long, long).await
+        Self::start_with(first, PATIENCE, PATIENCE).await
     }
 
     /// Like [`Counting::start`], with a time limit for `init` (also for `save`), and one for a handover to the first
@@ -137,8 +145,11 @@ impl Counting {
         config.instances = InstanceMode::Single;
         config.limits.init_time_max = init_time_max;
         config.limits.handover_time_max = handover_time_max;
+        let (metrics, store) = (Arc::<Metrics>::default(), Arc::<MemoryStore>::default());
+        let loader = loader_with(store.clone(), &metrics);
         let counting = Self {
-            manager: Arc::new(manager()),
+            manager: Arc::new(PluginManager::new(loader, metrics)),
+            store,
             config,
             _dir: dir,
             file,
@@ -153,6 +164,16 @@ impl Counting {
         let configs = [self.config.clone()];
         let refusals = self.manager.apply(&configs, FILE_BYTES_MAX, trigger).await;
         refusals.first().map(|(_, error)| error.to_string())
+    }
+
+    /// Lets slow versions continue.
+    pub(crate) async fn open(&self) {
+        let entry = StoreEntry {
+            key: "open",
+            value: b"1",
+            ttl: None,
+        };
+        self.store.set("counter", usize::MAX, entry).await.unwrap();
     }
 
     /// Makes the live version count, and returns the count.
@@ -177,42 +198,46 @@ impl Counting {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was() {
     // The live version, the new version, the time limit of the handover, and the expected error.
-    for (old, new, time_ms, expected) in [
+    for (old, new, time_max, expected) in [
         (
             "1",
             "restore-no",
-            10_000,
+            PATIENCE,
             "handover: restore refused: this version cannot read that",
         ),
         (
             "1",
             "restore-pa",
-            10_000,
+            PATIENCE,
             "this version panics when it restores",
         ),
-        // With this limit, everything before `restore` has ended.
-        ("1", "restore-lo", 2_000, "handover: restore "),
+        (
+            "1",
+            "restore-lo",
+            LONG,
+            "handover: restore and the steps before it took longer than 10s (`handover_time_max`)",
+        ),
         (
             "save-refus",
             "2",
-            10_000,
+            PATIENCE,
             "handover: save refused: this version saves nothing",
         ),
         (
             "save-huge",
             "2",
-            10_000,
+            PATIENCE,
             "handover: the state has 8388608 bytes, the limit is 4194304 (`handover_bytes_max`)",
         ),
         (
             "save-slow",
             "2",
-            1_000,
-            "handover: save and the steps before it took longer than 1s (`handover_time_max`)",
+            LONG,
+            "handover: save and the steps before it took longer than 10s (`handover_time_max`)",
         ),
     ] {
         let mut counting = Counting::start(old).await;
-        counting.config.limits.handover_time_max = Duration::from_millis(time_ms);
+        counting.config.limits.handover_time_max = time_max;
         for count in 1..=3 {
             assert_eq!(counting.count().await, count);
         }
@@ -222,6 +247,7 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
         let swap = async {
             let refusal = counting.swap(&counter(new), Trigger::Signal).await;
             done.store(true, Ordering::Relaxed);
+            counting.open().await;
             refusal
         };
         let calls = async {
@@ -241,8 +267,10 @@ async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_save_that_traps_or_never_ends_costs_the_state_and_the_old_version_serves_on() {
-    for fault in ["save-panic", "save-loop"] {
-        let (init, handover) = (Duration::from_secs(1), Duration::from_millis(100));
+    for (fault, init, handover) in [
+        ("save-panic", PATIENCE, PATIENCE),
+        ("save-loop", LONG, LONG / 2),
+    ] {
         let counting = Counting::start_with(fault, init, handover).await;
         assert_eq!(counting.count().await, 1);
         let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
@@ -285,7 +313,7 @@ async fn a_message_that_is_under_way_is_waited_for_and_the_swap_given_up_where_i
     );
     assert_eq!(counting.count().await, 2);
     drop(under_way);
-    counting.config.limits.handover_time_max = Duration::from_secs(10);
+    counting.config.limits.handover_time_max = PATIENCE;
     assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
     assert_eq!(counting.count().await, 3);
 }
@@ -383,7 +411,7 @@ async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_ov
     let first = signalbox::plugin::Sha256::of(&counter("1"));
     let new = counter("init-slow");
     let mut swap = Box::pin(counting.swap(&new, Trigger::File));
-    // The reload comes first, and its `init` takes a second.
+    // The reload comes first, and its `init` waits.
     let changed = tokio::select! {
         biased;
         refusal = &mut swap => panic!("the rollback waited for the reload: {refusal:?}"),
@@ -391,6 +419,7 @@ async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_ov
     };
     assert!(matches!(changed, Ok(Change::Live { .. })), "{changed:?}");
     assert_eq!(*live(&counting.manager, "counter").hash(), first);
+    counting.open().await;
     assert_eq!(swap.await, None);
     assert_eq!(*live(&counting.manager, "counter").hash(), first);
     // It stays so until the file changes.

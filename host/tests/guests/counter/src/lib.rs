@@ -3,13 +3,15 @@
 //!
 //! It answers `count` with the count, the stamp, and whether this instance validated the message. At `count.panic` it
 //! panics, unless the payload names another stamp. It delivers other messages of `count.*`. If it is configured with
-//! `migrate`, it migrates the values of an earlier version when it starts.
+//! `migrate`, it migrates the values of an earlier version when it starts. A slow version waits until the store has the
+//! key `open`.
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeSet,
     hint::black_box,
-    time::{Duration, Instant},
+    thread::sleep,
+    time::Duration,
 };
 
 use serde_json::json;
@@ -38,7 +40,7 @@ struct Counter {
 impl Plugin for Counter {
     fn init(config: &str) -> Result<Self, String> {
         if stamp() == "STAMP-0init-slow" {
-            spin_for(Duration::from_secs(1));
+            until_open()?;
         }
         if config.contains("migrate") {
             migrate().map_err(|error| format!("the store could not be migrated: {error}"))?;
@@ -93,11 +95,15 @@ fn spin() {
     black_box(());
 }
 
-fn spin_for(time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
-        spin();
+/// Waits until the store has the key `open`.
+fn until_open() -> Result<(), String> {
+    while store::get("open")
+        .map_err(|error| format!("the store does not answer: {error}"))?
+        .is_none()
+    {
+        sleep(Duration::from_millis(2));
     }
+    Ok(())
 }
 
 impl Handover for Counter {
@@ -110,7 +116,7 @@ impl Handover for Counter {
             "STAMP-0save-loop" => loop {
                 spin();
             },
-            "STAMP-0save-slow" => spin_for(Duration::from_secs(2)),
+            "STAMP-0save-slow" => until_open()?,
             _ => {}
         }
         if !self.under_way.borrow().is_empty() {
@@ -129,7 +135,7 @@ impl Handover for Counter {
             "STAMP-restore-lo" => loop {
                 spin();
             },
-            "STAMP-restore-sl" => spin_for(Duration::from_secs(2)),
+            "STAMP-restore-sl" => until_open()?,
             _ => {}
         }
         match (snapshot.format, snapshot.data.try_into()) {
