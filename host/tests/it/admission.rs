@@ -29,11 +29,10 @@ async fn signalbox(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
         .await
         .expect("the server binary starts");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.code().unwrap_or(-1),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    let (out, error) = (text(&output.stdout), text(&output.stderr));
+    let code = output.status.code();
+    let code = code.unwrap_or_else(|| panic!("{}: {out}{error}", output.status));
+    (code, out, error)
 }
 
 /// The report of `plugin check` on a component.
