@@ -106,7 +106,7 @@ async fn a_payload_without_room_for_the_numbers_never_reaches_the_server() {
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_told_with_its_status() {
+async fn a_refused_upgrade_is_reported_with_its_status() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await?;
@@ -144,7 +144,7 @@ async fn error_frames_are_counted_and_the_first_are_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_closes_early_is_told_with_its_code() {
+async fn an_early_close_is_reported_with_its_code() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_one_line_that_says_what_to_install() {
+    fn a_missing_program_is_reported_in_one_line_with_its_package() {
         let none = program("no-such-program-here", 0);
         assert_eq!(
             missing("Socket.IO", &[none]).as_deref(),

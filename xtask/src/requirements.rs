@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_not_installed() {
+    fn present_requirements_are_not_installed() {
         let there = requirement(|| Ok(true), || bail!("must not be called"));
         assert!(ensure_all(&[there], true).is_ok());
     }
 
     #[test]
-    fn a_failed_installation_says_what_to_do() {
+    fn a_failed_installation_explains_the_next_step() {
         let told = told(&[refused()], true);
         assert!(told.contains("do it by hand: no network"), "{told}");
     }
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_read_from_what_redis_says() {
+    fn the_version_of_redis_is_read_from_its_report() {
         let debian = "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64\n";
         assert_eq!(redis_version(debian), Some((7, 0)));
         assert_eq!(redis_version("Server v=8.1.0 sha=0 bits=64"), Some((8, 1)));

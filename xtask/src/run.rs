@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_told_an_address_only_where_it_is_not_its_own_default() {
+    fn the_client_gets_an_address_only_if_it_differs_from_its_default() {
         assert!(!what_to_try(DEFAULT_ADDRESS).contains("--url"));
         let other = SocketAddr::new(DEFAULT_ADDRESS.ip(), 9000);
         assert!(what_to_try(other).contains("--user bob --url ws://127.0.0.1:9000/ws"));

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_needs_a_failed_step_is_skipped_and_the_rest_is_not() {
+    fn steps_that_need_a_failed_step_are_skipped_and_others_are_not() {
         let mut steps = Steps::default();
         steps.step("first", &[], || Ok(()));
         assert!(steps.all_passed());

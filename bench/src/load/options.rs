@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_names_the_user_and_what_the_target_needs() {
+    fn the_request_names_the_user_and_the_parameters_of_the_target() {
         let table = "
              --connections 2 => /ws?userId=bench-4
             /x?a=b --connections 2 => /x?a=b&userId=bench-4

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_late_messages_and_second_copies_are_told_apart() {
+    fn gaps_late_messages_and_duplicates_are_distinguished() {
         for (numbers, expected) in [
             (&[0, 1, 2, 3][..], (4, 0, 0)),
             (&[0, 3, 4], (3, 0, 0)),

@@ -270,7 +270,7 @@ mod tests {
 
     /// The frames of socket.io 4.8.4 and of centrifuge 0.40.1, as recorded.
     #[test]
-    fn answers_are_told_apart() {
+    fn answers_are_distinguished() {
         let table = r#"
             signalbox Ack {"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"delivered"}}
             signalbox Error {"type":"ack","payload":{"id":"1000000007","messageId":"a","status":"offline"}}

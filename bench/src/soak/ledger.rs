@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_lost_doubled_or_reordered_is_found_and_an_outage_is_counted_apart() {
+    fn lost_doubled_and_reordered_messages_are_found_and_outages_are_counted_separately() {
         let ledger = Ledger::new(2).unwrap();
         for _ in 0..6 {
             ledger.begin(0);

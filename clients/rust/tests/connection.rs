@@ -94,7 +94,7 @@ fn is_state(state: State) -> impl Fn(&Event) -> bool {
 }
 
 #[tokio::test]
-async fn a_closed_client_says_goodbye_and_starts_anew_with_its_rooms() {
+async fn a_closed_client_closes_cleanly_and_can_start_again_with_its_rooms() {
     let server = Server::new().await;
     let (client, mut events) = server.client();
     client.connect().await;
@@ -186,7 +186,7 @@ async fn a_client_reads_no_more_while_events_wait_and_loses_none() {
 }
 
 #[tokio::test]
-async fn without_a_reader_of_events_calls_go_on() {
+async fn without_a_reader_of_events_calls_continue() {
     let server = Server::new().await;
     let (client, events) = server.client();
     drop(events);

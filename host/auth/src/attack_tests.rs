@@ -98,7 +98,7 @@ fn jwt_refuses_another_key_and_changed_claims() {
 }
 
 #[test]
-fn jwt_refuses_what_is_no_token() {
+fn jwt_refuses_malformed_tokens() {
     for text in ["a", "a.b.c", "..", "a.b", "a.b.c.d", "%00.%00.%00"] {
         assert_refused(verify(&with_secret(), text), "not a signed JSON Web Token");
     }
@@ -184,7 +184,7 @@ fn jwt_refuses_a_subject_that_is_no_user() {
 }
 
 #[test]
-fn jwt_checks_issuer_and_audience_where_they_are_configured() {
+fn jwt_checks_issuer_and_audience_if_configured() {
     let config = JwtConfig {
         issuer: Some("https://login.example.com".to_owned()),
         audience: Some("chat".to_owned()),

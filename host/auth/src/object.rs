@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_read_by_name_whatever_they_hold() {
+    fn members_of_objects_are_read_by_name_with_any_value() {
         let members = read(" {\"a\": [1, {}], \"\\u0062\": \"x\"} ").unwrap();
         assert_eq!(members.get("a").map(|value| value.get()), Some("[1, {}]"));
         assert_eq!(members.get("b").map(|value| value.get()), Some("\"x\""));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_languages_read_differently_is_no_object_to_rely_on() {
+    fn an_object_that_parsers_may_read_differently_is_refused() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(60_000), "]".repeat(60_000));
         let long = format!("{{\"a\":{}}}", "1".repeat(401));
         for (text, fault) in [

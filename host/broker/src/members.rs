@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn users_who_are_here_too_are_not_counted_elsewhere() {
+    fn users_with_local_connections_are_not_counted_as_remote() {
         let count = |user| {
             let others = ["ann", "bob", "bob", "here"].into_iter();
             MembersElsewhere::count(others, user, |other| other == "here")

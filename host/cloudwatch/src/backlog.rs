@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_an_hour_is_thrown_away_and_told() {
+    fn events_older_than_an_hour_are_discarded_and_reported() {
         let mut backlog = Backlog::default();
         let dropped: u32 = (0..70)
             .map(|minute| backlog.add(interval(minute * 60, (minute + 1) * 60, 1, 1)))
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_request_has_not_told_stays() {
+    fn unsent_data_stays_for_the_next_request() {
         let mut backlog = Backlog::default();
         backlog.add(interval(0, 60, 1500, 1));
         let first = backlog.next_batch(StorageResolution::Minute).unwrap();

@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_be_wrong_again_is_told_from_what_may_pass() {
+    fn permanent_errors_are_distinguished_from_temporary_ones() {
         for (code, status, kind) in [
             ("ThrottlingException", 400, PutErrorKind::Throttled),
             ("", 429, PutErrorKind::Throttled),

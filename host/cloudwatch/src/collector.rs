@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_of_the_interval_and_zeros_are_told_for_servers_alone() {
+    fn counts_are_per_interval_and_zeros_are_sent_for_servers_only() {
         let metrics = Metrics::default();
         let mut collector = Collector::new("n1", SystemTime::UNIX_EPOCH);
         metrics.messages.add(5);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_set_of_dimensions_does_not_tell_apart_is_added_up() {
+    fn values_with_the_same_dimensions_are_added_up() {
         let metrics = Metrics::default();
         let mut collector = Collector::new("n1", SystemTime::UNIX_EPOCH);
         for plugin in ["a", "b"] {

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distribution_is_told_by_the_means_of_its_buckets() {
+    fn a_distribution_is_sent_as_the_means_of_its_buckets() {
         let bucket = |count, sum_ns| Bucket { count, sum_ns };
         let buckets = [(40, bucket(3, 3_600_000)), (56, bucket(1, 20_000_000))];
         let datum = encode(Amount::Distribution(buckets.into()));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gauge_is_told_by_its_value_and_by_statistics_where_there_were_several() {
+    fn a_gauge_is_sent_as_its_value_or_as_statistics_of_several_values() {
         assert_eq!(
             encode(Amount::Samples(Samples::one(7.0))).value(),
             Some(7.0)

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_failed_is_pushed_with_the_next() {
+    async fn failed_data_is_pushed_with_the_next_interval() {
         let sink = FakeSink::default();
         let kinds = [PutErrorKind::Broken, PutErrorKind::Throttled];
         sink.0.lock().unwrap().answers = kinds.map(Answer::Fail).into();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cloudwatch_finds_wrong_does_not_stand_in_the_way() {
+    async fn rejected_metrics_do_not_block_others() {
         let sink = FakeSink::default();
         sink.0.lock().unwrap().answers = [Answer::Fail(PutErrorKind::Invalid)].into();
         let (metrics, pusher) = start(&sink);

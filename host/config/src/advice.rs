@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_set_without_issuer_or_audience_is_told() {
+    fn a_key_set_without_issuer_or_audience_is_warned_about() {
         let auth = |rest: &str| format!("[auth]\nmode = \"jwt\"\njwks_file = \"a\"\n{rest}");
         let (issuer, audience) = ("jwt_issuer = \"i\"\n", "jwt_audience = \"a\"\n");
         let told = advice(&auth(""), &[]);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_no_client_can_recover_as_a_whole_is_told() {
+    fn a_history_too_large_for_recovery_is_warned_about() {
         let rule = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 301, time = \"1m\" }\n";
         let told = advice(rule, &[]);
         assert_eq!(told.len(), 1);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_wants_claims_although_there_are_no_tokens_is_told() {
+    fn a_rule_that_needs_claims_without_tokens_is_warned_about() {
         let rule = "[[rooms]]\nmatch = \"a\"\njoin = \"claim\"\n";
         let told = advice(rule, &[]);
         assert_eq!(told.len(), 1);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_come_over_a_network_without_tls_are_told() {
+    fn a_jwks_url_without_tls_is_warned_about() {
         let auth = |url: &str| {
             format!(
                 "[auth]\nmode = \"jwt\"\njwks_url = \"{url}\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n"

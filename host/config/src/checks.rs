@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_surrounds_a_secret_by_mistake_is_refused() {
+    fn a_secret_with_surrounding_spaces_or_quotes_is_refused() {
         for good in ["", "a", "\"", "'a", "a b", "it's", "p\"w\"d", "ä"] {
             assert_eq!(secret(good), Ok(()), "{good:?}");
         }

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_dotenv_line_is_named_by_its_number_without_what_it_holds() {
+    fn an_error_in_a_dotenv_file_has_the_line_number_and_not_the_content() {
         let mut errors = Vec::new();
         let text = "A=1\nhush secret\nB=2\nC=\"open\nD=secret\n";
         let environment = parse_dotenv(text, &mut errors);

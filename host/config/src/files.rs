@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused_without_being_shown() {
+    fn a_value_that_is_no_text_is_refused_without_being_shown() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a");
         fs::write(&file, b"hush\xff").unwrap();

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_cannot_say_is_refused_with_its_place() {
+    fn a_value_without_a_json_form_is_refused_with_its_path() {
         let text = "a = [1.0, inf]\nb.c = nan\nd = 1e999\ne = 99999999999999999999";
         let problems = json(text).expect_err("four values have no form in JSON");
         let within: Vec<_> = problems

@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_in_a_section_is_one_name_of_it_and_has_names_of_its_own() {
+    fn a_nested_table_is_one_key_of_its_section_and_has_its_own_keys() {
         let outer = names_within("rooms", "");
         let expected = [
             "match",

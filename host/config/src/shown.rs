@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_a_restart_is_shown_as_it_was_at_the_start() {
+    fn settings_that_need_a_restart_are_shown_with_their_start_values() {
         let started = shown("[server]\nlisten = \"127.0.0.1:1\"\ndrain_timeout = \"1s\"");
         let new = shown("[server]\nlisten = \"127.0.0.1:2\"\ndrain_timeout = \"2s\"");
         let json = Shown::in_force(&started, &new).json();

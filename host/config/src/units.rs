@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused_with_the_reason() {
+    fn an_invalid_size_is_refused_with_the_reason() {
         assert_eq!(parse_bytes(""), Err(UnitError::Empty));
         assert_eq!(parse_bytes("KiB"), Err(UnitError::NoNumber));
         assert_eq!(parse_bytes("-1"), Err(UnitError::NoNumber));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_the_reason() {
+    fn an_invalid_duration_is_refused_with_the_reason() {
         assert_eq!(parse_duration(""), Err(UnitError::Empty));
         assert_eq!(parse_duration("25"), Err(UnitError::NoUnit));
         assert_eq!(parse_duration("soon"), Err(UnitError::NoNumber));

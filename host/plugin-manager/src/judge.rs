@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_end_before_the_version_before_was_asked_what_failed() {
+    fn probation_waits_until_the_previous_version_has_replayed_the_failures() {
         let mut open = own(1_000, 0, 0);
         open.found.is_open = true;
         assert_eq!(verdict(GOOD, open, false), "wait");
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_users_than_wanted_fail_nothing_whatever_their_share() {
+    fn fewer_failing_users_than_the_minimum_cause_no_rollback() {
         for users in 0..3 {
             let mut few = own(100, 100, 100);
             few.found.all.users = users;

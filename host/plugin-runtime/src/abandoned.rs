@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_are_given_up_at_a_time() {
+    async fn the_number_of_abandoned_compilations_is_bounded() {
         let given_up = AbandonedCompilations::default();
         let first = give_up(&given_up, [1; 32].into()).await;
         let second = give_up(&given_up, [2; 32].into()).await;

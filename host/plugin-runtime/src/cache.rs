@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_comes_back_after_a_restart() {
+    fn cached_code_survives_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         open(&path).put(&[1; 32].into(), b"code");
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_damaged_and_renamed_files_are_passed_over() {
+    fn foreign_damaged_and_renamed_files_are_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine");
         let cache = open(&path);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_written_to_its_end_is_removed() {
+    fn old_temporary_files_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let cache = open(&dir.path().join("c"));
         let (old, new) = (cache.dir.join("1.0.tmp"), cache.dir.join("1.1.tmp"));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_longest_goes_where_there_are_too_many_bytes() {
+    fn the_least_recently_used_files_are_removed_above_the_byte_limit() {
         let dir = tempfile::tempdir().unwrap();
         let cache = open(&dir.path().join("c"));
         for number in 1..=3 {

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_long_ago_does_not_count() {
+    fn old_events_do_not_count() {
         let (recent, start) = (CallWindow::default(), Instant::now());
         for user in recent.buckets.distinct_users::<3>() {
             recent.failed(&user, start);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_what_is_forgotten_is_estimated() {
+    fn memory_is_bounded_and_evicted_counts_are_estimated() {
         let (recent, now) = (CallWindow::default(), Instant::now());
         for number in 0..10 * FAILURES_MAX {
             recent.failed(&format!("user-{}", number % 64), now);

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_used_is_cleared_for_the_next() {
+    fn the_usage_of_a_call_is_cleared_for_the_next() {
         let meter = CpuMeter::default();
         let budget = TICK * 2;
         meter.interrupted(budget).unwrap();

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_version_before_does_not_survive_either_does_not_count() {
+    fn failures_shared_by_the_previous_version_do_not_count() {
         let evidence = Evidence::default();
         for user in ["ann", "bob", "eve"] {
             fail(&evidence, user, 10, false);

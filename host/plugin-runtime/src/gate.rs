@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn nobody_goes_in_while_it_is_held_and_those_inside_are_waited_for() {
+    async fn a_held_gate_admits_no_message_and_waits_for_those_inside() {
         let gate = Arc::<Gate>::default();
         assert!(gate.enter() && gate.enter());
         let held = gate.hold().await.expect("it is open");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn once_it_is_closed_nobody_waits_and_nobody_goes_in() {
+    async fn a_closed_gate_admits_nothing_and_ends_all_waits() {
         let gate = Arc::<Gate>::default();
         let mut held = gate.hold().await.expect("it is open");
         held.until_empty().await;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn from_many_threads_nobody_is_inside_while_it_is_held() {
+    fn no_thread_is_inside_while_the_gate_is_held() {
         let gate = Arc::<Gate>::default();
         let exclusive = AtomicBool::new(false);
         std::thread::scope(|scope| {

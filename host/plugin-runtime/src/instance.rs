@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_tried_so_often_and_no_more_and_for_no_other_reason() {
+    async fn a_busy_image_is_retried_a_bounded_number_of_times_and_other_errors_are_not() {
         let tries = Cell::new(0);
         let never = async || {
             tries.set(tries.get() + 1);

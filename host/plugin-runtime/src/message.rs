@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_what_was_copied_whatever_was_there_before() {
+    fn a_copy_replaces_all_earlier_content() {
         let mut copy = MessageCopy::default();
         let long = "ä".repeat(KEPT_BYTES_MAX);
         for (payload, destination) in [

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_in_one_call_is_not_told_of_the_next() {
+    fn the_log_of_one_call_is_not_attributed_to_the_next() {
         let words = StderrTail::default();
         words.hear("of the call before");
         words.clear();

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_had_its_turn_goes_on_in_the_lane_and_comes_back_to_wait() {
+    async fn a_long_call_moves_to_the_slow_lane_and_returns_when_it_waits() {
         let lane = lane();
         let meter = Arc::<CpuMeter>::default();
         let mine = meter.clone();

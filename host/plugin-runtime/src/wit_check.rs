@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_errors_say_is_expected_is_what_the_wit_package_has() {
+    fn expected_types_in_errors_match_the_wit_package() {
         let package = functions(include_str!("../../../wit/exports.wit"));
         for (interface, function) in EXPORTS
             .iter()
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn imports_that_are_not_offered_are_told_apart() {
+    fn unavailable_imports_are_distinguished() {
         let none: &[String] = &[];
         let serves = format!("serves {}", newest());
         for offered in ["signalbox:plugin/log@1.3.0", "wasi:io/poll@0.2.9"] {

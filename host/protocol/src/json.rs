@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_and_what_only_looks_like_a_surrogate_are_taken() {
+    fn surrogate_pairs_and_lookalikes_are_accepted() {
         for text in [
             r#""\ud83d\ude00""#,
             r#""\uD83D\uDE00""#,
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused_without_a_name_of_rusts() {
+    fn invalid_json_is_refused_without_names_of_rust_types() {
         let long = format!(r#"{{"a":"{}"#, "x".repeat(500));
         for text in [
             "",
@@ -318,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn what_serde_writes_is_taken(text in "\\PC*", number in any::<f64>()) {
+        fn json_written_by_serde_is_accepted(text in "\\PC*", number in any::<f64>()) {
             let json = serde_json::json!({ &text: [&text, number, { "a": null }] }).to_string();
             prop_assert_eq!(check(&json), Ok(()));
         }

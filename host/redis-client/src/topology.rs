@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_of_redis_is_read_from_what_it_says_of_itself() {
+    fn the_kind_of_redis_is_read_from_its_own_report() {
         for (info, topology) in [
             ("# Server\r\nredis_mode:cluster\r\n", Topology::Cluster),
             ("redis_mode:sentinel\r\n", Topology::Sentinel),

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_process_was_stopped_the_grace_begins_anew_once() {
+    fn after_the_process_was_stopped_the_grace_restarts_once() {
         let mut all = grants(&[("a", grant("1", 1_000))]);
         assert_eq!(ended(&mut all, 5_000, GRACE, true), []);
         assert_eq!(all.first_end(GRACE), Some(at(5_025)));

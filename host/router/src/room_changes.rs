@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_answer_waits_for_the_sessions_and_counts_what_they_did() {
+    async fn the_answer_waits_for_the_sessions_and_counts_their_changes() {
         let (table, open) = open(4);
         let wanted = table.carry_out("a", &leave());
         let results = [
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_so_many_changes_wait_for_a_session() {
+    async fn waiting_changes_per_session_are_bounded() {
         let (table, open) = open(1);
         let wanted = (0..=WAITING_MAX).map(|_| table.carry_out("a", &leave()));
         let wanted: Vec<_> = wanted.collect();

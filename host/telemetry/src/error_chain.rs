@@ -26,7 +26,7 @@ mod tests {
     struct Outer(#[source] ParseIntError);
 
     #[test]
-    fn what_led_to_an_error_follows_it() {
+    fn an_error_is_followed_by_its_causes() {
         let cause = "x".parse::<u8>().unwrap_err();
         let expected = format!("the count cannot be read: {cause}");
         assert_eq!(with_causes(&Outer(cause)), expected);

@@ -117,7 +117,7 @@ async fn a_handler_delivers_joins_and_leaves() {
 }
 
 #[tokio::test]
-async fn a_handler_disconnects_with_a_code_of_its_own_after_what_it_sent_before() {
+async fn a_handler_disconnects_with_its_own_code_after_its_earlier_messages() {
     let config = r#"{ watcher = "bob" }"#;
     let node = node(&follower("follower", config)).await;
     let mut bob = node.reachable("bob").await;
@@ -147,7 +147,7 @@ async fn a_handler_disconnects_with_a_code_of_its_own_after_what_it_sent_before(
 }
 
 #[tokio::test]
-async fn what_a_plugin_wants_when_a_connection_comes_is_done_before_its_first_message() {
+async fn actions_of_on_connect_run_before_the_first_message() {
     let config = r#"{ connected = [
         { join = "lobby" },
         { announce = { type = "came", to = { room = "lobby" } } },
@@ -185,7 +185,7 @@ async fn a_connection_that_a_plugin_refuses_is_closed_with_4502_and_why() {
 }
 
 #[tokio::test]
-async fn plugins_that_had_admitted_a_connection_are_told_that_another_refused_it() {
+async fn plugins_that_admitted_a_connection_learn_that_another_refused_it() {
     let first = r#"{ idle = true, watcher = "bob", connected = [{ announce = { type = "came", to = "everyone" } }] }"#;
     let config = [
         follower("first", first),
@@ -212,7 +212,7 @@ async fn plugins_that_had_admitted_a_connection_are_told_that_another_refused_it
 }
 
 #[tokio::test]
-async fn a_plugin_is_told_how_a_connection_ended() {
+async fn a_plugin_learns_how_a_connection_ended() {
     let node = node(&follower("follower", r#"{ watcher = "bob" }"#)).await;
     let mut bob = node.reachable("bob").await;
     node.client("ann").await.close().await;
@@ -229,7 +229,7 @@ async fn a_plugin_is_told_how_a_connection_ended() {
 }
 
 #[tokio::test]
-async fn what_a_plugin_wants_of_a_connection_that_is_gone_has_no_effect_and_is_counted() {
+async fn actions_for_a_closed_connection_have_no_effect_and_are_counted() {
     let config = r#"{ watcher = "bob", disconnected = [
         { send = { type = "to_sender", to = "sender" } },
         { announce = { type = "to_sender", to = "sender" } },
@@ -254,7 +254,7 @@ async fn what_a_plugin_wants_of_a_connection_that_is_gone_has_no_effect_and_is_c
 }
 
 #[tokio::test]
-async fn a_plugin_decides_who_may_be_in_a_room() {
+async fn a_plugin_decides_about_joins() {
     let node = node(&follower("follower", r#"{ closed = ["secret"] }"#)).await;
     let mut ann = node.client("ann").await;
     ann.send(r#"{"type":"join","room":"secret","id":"1"}"#)

@@ -139,7 +139,7 @@ async fn every_call_wants_the_key_as_it_is_now_and_another_apis_key_is_none() {
 }
 
 #[tokio::test]
-async fn who_guesses_keys_has_to_wait_and_calls_are_counted() {
+async fn an_address_that_guesses_keys_has_to_wait_and_calls_are_counted() {
     let node = Node::start(WITH_KEY).await;
     let mut guesses = 0;
     let limited = loop {
@@ -171,7 +171,7 @@ async fn who_guesses_keys_has_to_wait_and_calls_are_counted() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_or_says_what_no_call_takes_is_refused() {
+async fn unknown_calls_and_unknown_fields_are_refused() {
     let node = Node::start(&format!("{WITH_KEY}{WITH_CHAT}")).await;
     for (method, path, status, code) in [
         ("GET", "/admin", 404, "not_found"),

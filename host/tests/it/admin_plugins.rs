@@ -71,7 +71,7 @@ pub(crate) fn states(plugin: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_plugin_is_shown_with_what_its_version_did() {
+async fn a_plugin_is_shown_with_the_statistics_of_its_version() {
     let files: [(&str, &[u8]); 1] = [("hostile.wasm", &component("hostile"))];
     let config = format!(
         "{WITH_KEY}{WITH_CHAT}[[plugins]]\nname = \"hostile\"\npath = \"hostile.wasm\"\n\
@@ -130,7 +130,7 @@ async fn a_plugin_is_shown_with_what_its_version_did() {
 }
 
 #[tokio::test]
-async fn what_is_pushed_goes_live_and_stays_until_the_file_changes() {
+async fn a_pushed_version_is_live_until_the_file_changes() {
     let node = stamp_node().await;
     let mut ann = node.reachable("ann").await;
     assert_eq!(mark(&mut ann).await, "a:STAMP-0000000001");
@@ -214,7 +214,7 @@ async fn a_version_that_was_replaced_drains_until_its_last_call_is_over() {
 }
 
 #[tokio::test]
-async fn a_file_that_catches_up_with_what_was_pushed_is_followed_again() {
+async fn a_file_that_equals_the_pushed_version_is_followed_again() {
     let node = stamp_node().await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
     node.replace("stamp.wasm", &stamped("2"));
@@ -230,7 +230,7 @@ async fn a_file_that_catches_up_with_what_was_pushed_is_followed_again() {
 }
 
 #[tokio::test]
-async fn going_back_brings_what_was_live_with_the_configuration_that_it_had() {
+async fn a_rollback_restores_the_version_with_its_configuration() {
     let node = stamp_node().await;
     let mut ann = node.reachable("ann").await;
     let nothing = post(&node, "rollback").await;
@@ -503,7 +503,7 @@ async fn a_client_that_leaves_does_not_break_its_swap_off() {
 }
 
 #[tokio::test]
-async fn each_change_leaves_a_line_that_says_who_did_what_and_no_key() {
+async fn each_change_is_logged_with_its_author_and_without_keys() {
     let server = Logged::start(&[("stamp.wasm", &stamped("1"))], &config("a")).await;
     let mut ann = server.reachable("ann").await;
     push(&server, &stamped("2")).await;

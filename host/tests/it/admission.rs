@@ -94,7 +94,7 @@ fn with_section(mut bytes: Vec<u8>, name: &str, content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_report_says_what_a_component_is_and_what_its_calls_cost() {
+async fn the_report_describes_a_component_and_the_cost_of_its_calls() {
     let bytes = with_section(component("follower"), "version", b"1.2.3");
     let report = report(&bytes, "{}").await;
     assert_eq!(
@@ -201,7 +201,7 @@ async fn the_report_is_readable_and_tells_of_calls_that_fail() {
 }
 
 #[tokio::test]
-async fn what_is_no_component_is_refused_by_what_it_is() {
+async fn a_file_that_is_no_component_is_refused_with_its_kind() {
     let good = component("stamp");
     for (bytes, expected) in [
         (&b""[..], "not a component: the file is empty"),
@@ -221,7 +221,7 @@ async fn what_is_no_component_is_refused_by_what_it_is() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and_found() {
+async fn a_type_mismatch_with_the_wit_package_shows_the_expected_and_the_found_type() {
     let loader = loader();
     for (bytes, expected) in [
         (
@@ -303,7 +303,7 @@ async fn what_does_not_fit_the_wit_package_is_refused_with_what_was_expected_and
 }
 
 #[tokio::test]
-async fn what_does_not_start_or_fails_its_self_test_is_refused_with_its_own_words() {
+async fn a_failed_init_or_self_test_is_refused_with_the_plugins_message() {
     let (loader, hostile) = (loader(), component("hostile"));
     for (config, expected) in [
         (
@@ -365,7 +365,7 @@ async fn memories_of_a_component_count_together() {
 }
 
 #[tokio::test]
-async fn a_component_for_a_later_package_is_admitted_where_it_also_serves_this_one() {
+async fn a_component_for_a_later_package_is_admitted_if_it_also_exports_this_one() {
     let loader = loader();
     let later =
         r#"(instance $later) (export "signalbox:plugin/lifecycle@2.0.0" (instance $later))"#;

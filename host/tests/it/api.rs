@@ -252,7 +252,7 @@ async fn a_backends_message_goes_through_the_plugins_unless_it_is_raw() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_is_told_and_what_needs_a_connection_has_no_effect() {
+async fn a_plugin_failure_is_reported_and_actions_that_need_a_connection_have_no_effect() {
     let node = node(WITH_HOSTILE).await;
     let failed = post(&node, &json!({"type": "hostile.panic"})).await;
     assert_eq!((failed.status, failed.error()), (502, "plugin_failed"));
@@ -272,7 +272,7 @@ async fn a_plugin_that_fails_is_told_and_what_needs_a_connection_has_no_effect()
 }
 
 #[tokio::test]
-async fn what_is_no_message_is_refused_with_its_fault() {
+async fn a_malformed_message_is_refused_with_the_reason() {
     let node = node("[limits]\nframe_bytes_max = \"1KiB\"\nupgrade_timeout = \"200ms\"\n").await;
     for (body, code) in [
         ("", "invalid_frame"),

@@ -42,7 +42,7 @@ async fn join(client: &mut Client, room: &str) {
 }
 
 #[tokio::test]
-async fn a_message_to_several_users_reaches_each_once_with_an_id_of_its_own() {
+async fn a_message_to_several_users_reaches_each_once_with_a_separate_id() {
     let node = node("").await;
     let (mut ann, mut bob) = (node.reachable("ann").await, node.reachable("bob").await);
     let users = ["bob", "nobody", "ann", "bob"];

@@ -32,7 +32,7 @@ async fn the_users_that_are_online_come_in_the_order_of_the_request() {
 }
 
 #[tokio::test]
-async fn what_is_no_list_of_1_to_1000_users_is_refused() {
+async fn a_list_must_have_1_to_1000_users() {
     let node = node("").await;
     let names = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
     for (users, code) in [
@@ -101,7 +101,7 @@ async fn users_of_websocket_app_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_redis_nobody_is_taken_for_offline() {
+async fn without_redis_no_user_is_reported_offline() {
     let mut server = Server::start().await;
     let (one, _other) = two_nodes(&server, PROMPT).await;
     let _ann = one.reachable("ann").await;

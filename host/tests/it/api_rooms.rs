@@ -109,7 +109,7 @@ async fn a_client_of_websocket_app_joins_and_gets_no_frame_that_it_does_not_know
 }
 
 #[tokio::test]
-async fn a_member_of_a_room_with_a_history_learns_its_place_and_gets_what_follows() {
+async fn a_member_of_a_room_with_a_history_gets_its_position_and_later_messages() {
     let node = node(RULES).await;
     let mut ann = v1(&node, "ann").await;
     assert_eq!(say(&node, "chat:1", 1).await, "kept");
@@ -126,7 +126,7 @@ async fn a_member_of_a_room_with_a_history_learns_its_place_and_gets_what_follow
 }
 
 #[tokio::test]
-async fn a_connection_with_too_many_rooms_does_not_join_another_and_that_is_said() {
+async fn a_join_over_the_room_limit_is_refused_with_an_error() {
     let node = node(&format!("{RULES}[limits]\nrooms_per_connection_max = 1\n")).await;
     let _clients = (v1(&node, "ann").await, v1(&node, "ann").await);
     let done = changed(&node, "PUT", "closed:1", "ann").await;

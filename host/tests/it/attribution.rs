@@ -68,7 +68,7 @@ async fn acked(client: &mut Client, event_type: &str, payload: Value) -> Value {
 }
 
 #[tokio::test]
-async fn who_asks_is_told_the_versions_that_saw_the_message_in_order() {
+async fn a_request_for_seen_versions_is_answered_in_order() {
     let node = start(&format!("{TRACED}{}", chain())).await;
     let mut ann = connect(&node, "&trace=plugins", Some("signalbox.v1")).await;
     let [(_, stamp), (_, other)] = files();
@@ -95,7 +95,7 @@ async fn who_asks_is_told_the_versions_that_saw_the_message_in_order() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_told() {
+async fn only_clients_that_ask_see_the_versions() {
     let node = start(&format!("{TRACED}{}", chain())).await;
     for (query, protocol) in [
         ("", Some("signalbox.v1")),

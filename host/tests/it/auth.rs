@@ -103,7 +103,7 @@ async fn without_tokens_a_client_must_name_its_user() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_is_told_so() {
+async fn a_request_that_is_no_upgrade_gets_426() {
     let node = Node::start("").await;
     let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     for (head, status) in [

@@ -138,7 +138,7 @@ async fn the_handler_whose_pattern_is_closest_wins() {
 }
 
 #[tokio::test]
-async fn a_rewritten_message_goes_on_as_what_it_is_now() {
+async fn a_rewritten_message_continues_with_its_new_content() {
     let node = node(&[
         plugin("a", &["old"], &[]),
         plugin("b", &["new"], &["new"]),
@@ -153,7 +153,7 @@ async fn a_rewritten_message_goes_on_as_what_it_is_now() {
 }
 
 #[tokio::test]
-async fn a_message_that_a_transformer_drops_reaches_nobody_and_the_sender_is_not_told() {
+async fn a_message_that_a_transformer_drops_is_silently_not_delivered() {
     let node = node(&[plugin("a", &["*"], &[]), plugin("b", &["*"], &["x"])]).await;
     let mut ann = node.client("ann").await;
     let message = json!({"type": "x", "payload": {"drop": "a"}, "receiverId": "ann", "id": "1"});
@@ -169,7 +169,7 @@ async fn a_message_that_a_transformer_drops_reaches_nobody_and_the_sender_is_not
 }
 
 #[tokio::test]
-async fn without_a_plugin_messages_go_where_they_are_addressed() {
+async fn without_plugins_messages_go_to_their_destinations() {
     let node = Node::start_with(&[], "").await;
     let (mut ann, mut bob) = (node.reachable("ann").await, node.client("bob").await);
     bob.send(r#"{"type":"anything","payload":[1],"receiverId":"ann"}"#)

@@ -182,7 +182,7 @@ async fn a_token_of_the_command_line_opens_a_running_node() {
 }
 
 #[tokio::test]
-async fn plugin_check_reports_what_a_component_is_and_whether_it_is_admitted() {
+async fn plugin_check_describes_a_component_and_whether_it_is_admitted() {
     let dir = folder(&[("bad.wasm", b"not a component")]);
     let text = run(dir.path(), &["plugin", "check", "chat.wasm"], &[]).await;
     assert_eq!((text.code, text.stderr.as_str()), (Some(0), ""));
@@ -264,7 +264,7 @@ async fn help_and_version_exit_with_0_and_an_unknown_command_with_2() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_told_with_the_address_and_the_key() {
+async fn a_port_in_use_is_reported_with_the_address_and_the_key() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let config = format!("[server]\nlisten = \"{address}\"\n");
@@ -302,7 +302,7 @@ async fn wss_port_replaces_the_port_and_env_is_read_below_the_environment() {
 }
 
 #[tokio::test]
-async fn logs_are_one_json_object_a_line_where_that_is_wanted() {
+async fn logs_are_one_json_object_per_line_if_configured() {
     let environment = [
         ("WSS_PORT", "0"),
         ("LOG_FORMAT", "json"),
@@ -327,7 +327,7 @@ async fn logs_are_one_json_object_a_line_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_start_that_fails_is_told_as_json_too_where_that_is_wanted() {
+async fn a_failed_start_is_logged_as_json_if_configured() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = format!("[server]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
     let started = run_with_chat(&config, &[], &[("LOG_FORMAT", "json")]).await;

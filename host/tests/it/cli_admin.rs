@@ -45,7 +45,7 @@ fn succeeded(finished: &Finished) {
 }
 
 #[tokio::test]
-async fn a_plugin_is_pushed_listed_taken_back_and_read_again() {
+async fn a_plugin_is_pushed_listed_rolled_back_and_reloaded() {
     let node = node().await;
     let dir = folder(&[("stamp.wasm", &stamped("2")), ("other.wasm", &stamped("3"))]);
     let pushed = plugin(&node, dir.path(), &["push", "stamp.wasm"]).await;
@@ -129,7 +129,7 @@ async fn a_plugin_is_pushed_listed_taken_back_and_read_again() {
 }
 
 #[tokio::test]
-async fn a_bad_plugin_is_told_in_words_an_author_understands() {
+async fn errors_about_a_bad_plugin_are_readable_for_its_author() {
     let node = node().await;
     let files: [(&str, &[u8]); 4] = [
         ("module.wasm", &wat("(module)")),
@@ -174,7 +174,7 @@ async fn a_bad_plugin_is_told_in_words_an_author_understands() {
 }
 
 #[tokio::test]
-async fn what_keeps_a_command_from_working_is_said() {
+async fn the_reason_for_a_failed_command_is_reported() {
     let node = node().await;
     let url = format!("http://{}", node.address);
     let dir = folder(&[("stamp.wasm", &stamped("2"))]);
@@ -281,7 +281,7 @@ pub(crate) async fn tls_in_front_of(node: &Endpoint, dir: &Path) -> u16 {
 }
 
 #[tokio::test]
-async fn https_is_spoken_where_the_url_says_so_and_the_certificate_is_checked() {
+async fn an_https_url_uses_tls_and_the_certificate_is_checked() {
     let node = node().await;
     let dir = folder(&[
         ("stamp.wasm", &stamped("2")),

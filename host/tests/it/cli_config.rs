@@ -33,7 +33,7 @@ async fn run_and_check_say_which_configuration_file_they_read() {
 }
 
 #[tokio::test]
-async fn without_a_file_run_and_check_say_where_they_looked_and_what_holds() {
+async fn without_a_file_run_and_check_name_the_searched_paths_and_the_defaults() {
     let dir = tempfile::tempdir().expect("a folder");
     let expected = dir.path().join("platform.toml");
     let parts = [
@@ -79,7 +79,7 @@ async fn a_named_file_that_is_not_there_is_an_error_for_run_and_check() {
 }
 
 #[tokio::test]
-async fn a_port_alone_is_told_to_leave_other_machines_out() {
+async fn a_port_without_an_address_warns_that_only_loopback_is_served() {
     let server = Server::start("").await;
     let line = server.until_log("WSS_PORT sets only the port").await;
     assert!(
@@ -270,7 +270,7 @@ async fn a_file_with_a_secret_that_is_of_no_use_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_the_log_at_any_level_nor_in_what_check_and_the_api_of_operators_show() {
+async fn no_secret_is_in_the_log_at_any_level_nor_in_the_output_of_check_and_admin() {
     let config = format!(
         "[auth]\nmode = \"jwt\"\njwt_secret_previous = \"{SECRET}-previous\"\n[broker]\nkind = \"redis\"\n\
          [redis]\nmode = \"single\"\nurl = \"redis://{CANARY}:{CANARY}@127.0.0.1:1\"\n{WITH_CHAT}\

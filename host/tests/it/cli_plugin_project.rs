@@ -136,7 +136,7 @@ async fn a_build_ends_with_the_admission_report() {
 }
 
 #[tokio::test]
-async fn a_build_that_fails_and_a_tool_that_is_missing_are_told_apart() {
+async fn a_failed_build_and_a_missing_tool_are_different_errors() {
     let dir = project().await;
     save(dir.path(), b"mistake");
     let failed = in_project(dir.path(), &["build"], &[]).await;

@@ -19,7 +19,7 @@ async fn tested(files: &[(&str, &[u8])], plugin: &str, cases: &Value, more: &[&s
 }
 
 #[tokio::test]
-async fn the_chat_plugin_does_what_its_cases_say() {
+async fn the_chat_plugin_passes_its_cases() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/chat/cases.json");
     let dir = folder(&[]);
     let arguments = [
@@ -104,7 +104,7 @@ async fn requests_members_and_the_rooms_that_a_plugin_reads_are_cases_too() {
 }
 
 #[tokio::test]
-async fn what_is_not_as_expected_is_shown_field_by_field_and_exits_with_1() {
+async fn differences_from_the_expectation_are_shown_by_field_and_exit_with_1() {
     let message =
         json!({"type": "chat_message", "payload": {"text": " hi ", "n": 1}, "receiver": "bob"});
     let cases = json!({"cases": [
@@ -220,7 +220,7 @@ async fn every_outcome_can_be_expected() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_tested_exits_with_2() {
+async fn an_untestable_component_exits_with_2() {
     let case = json!({"name": "a", "message": {"type": "a"}, "expect": {"dropped": true}});
     let cases = json!({"config": {"max_text_chars": 0}, "cases": [case]});
     let refused = tested(&[], "chat.wasm", &cases, &[]).await;

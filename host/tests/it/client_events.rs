@@ -23,7 +23,7 @@ async fn outcome(client: &mut Client, event_type: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_cannot_forge_what_the_platform_says() {
+async fn a_client_cannot_forge_events_of_the_platform() {
     let node = Node::start(&format!("{WITH_CHAT}{DEFAULTS}")).await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     for forged in PLATFORM
@@ -53,7 +53,7 @@ async fn a_client_cannot_forge_what_the_platform_says() {
 }
 
 #[tokio::test]
-async fn backends_send_what_clients_may_not() {
+async fn backends_may_send_types_that_clients_may_not() {
     let node = Node::start(&format!("{WITH_CHAT}{DEFAULTS}")).await;
     let mut bob = node.reachable("bob").await;
     for event_type in PLATFORM {
@@ -150,7 +150,7 @@ async fn a_type_of_a_plugin_that_is_missing_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn reserved_types_stay_the_servers_whatever_the_list_says() {
+async fn reserved_types_cannot_be_listed_for_clients() {
     let node = Node::start("").await;
     let mut ann = node.client("ann").await;
     for reserved in [

@@ -45,7 +45,7 @@ async fn a_close_without_a_code_is_answered_without_one_and_is_clean() {
 }
 
 #[tokio::test]
-async fn who_breaks_the_protocol_is_told_1002_or_1007() {
+async fn protocol_violations_are_closed_with_1002_or_1007() {
     let node = Node::start("").await;
     let mut bob = node.client("bob").await;
     let masked = |first: u8, payload: &[u8]| {

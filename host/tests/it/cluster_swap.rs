@@ -227,7 +227,7 @@ async fn a_node_that_joins_later_has_the_version_of_the_cluster_before_it_is_rea
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_nodes_follow_their_files_again_when_they_are_told_to() {
+async fn the_nodes_follow_their_files_again_on_command() {
     let redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
     let b = node_with("b", &redis, &stamped("2"), "").await;
@@ -249,7 +249,7 @@ async fn the_nodes_follow_their_files_again_when_they_are_told_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_that_fails_on_one_node_is_taken_back_on_all() {
+async fn a_version_that_fails_on_one_node_is_rolled_back_on_all() {
     let redis = Redis::start().await;
     let by_calls = "[plugin_probation]\ntime = \"1h\"";
     let a = node_with("a", &redis, &stamped("1"), by_calls).await;
@@ -367,7 +367,7 @@ fn is_swapped(server: &Logged, bytes: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_redis_is_lost_in_the_middle_nothing_changes_and_the_answer_says_so() {
+async fn when_redis_is_lost_during_a_change_nothing_changes_and_the_answer_reports_it() {
     let mut redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
     let b = node_with("b", &redis, &stamped("1"), "").await;
@@ -426,7 +426,7 @@ async fn a_node_alone_is_its_whole_cluster_and_the_query_is_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pushed_from_a_shell_it_says_what_each_node_did() {
+async fn a_push_from_a_shell_shows_the_result_of_each_node() {
     let redis = Redis::start().await;
     let (small, large) = (agreeable("", 1), agreeable("", 4));
     let a = node_with("a", &redis, &small, "").await;

@@ -54,7 +54,7 @@ fn forged(bytes: &[u8], number: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
+async fn foreign_values_in_redis_change_nothing_and_stop_no_node() {
     let redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
     let b = node_with("b", &redis, &stamped("1"), "").await;
@@ -105,7 +105,7 @@ async fn what_a_stranger_writes_into_redis_changes_nothing_and_stops_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_bytes_stand_in_the_fields_no_task_panics_and_the_next_push_goes_through() {
+async fn any_bytes_in_the_hash_cause_no_panic_and_the_next_push_succeeds() {
     let redis = Redis::start().await;
     let a = node_with("a", &redis, &stamped("1"), "").await;
     // In each field: random bytes, JSON of other shapes, invalid hashes, invalid numbers, and oversized values.

@@ -216,7 +216,7 @@ fn searched(expression: &str) -> InCloudWatch {
 }
 
 #[test]
-fn cloudwatch_shows_what_is_pushed_and_all_of_it() {
+fn cloudwatch_dashboards_show_exactly_the_pushed_metrics() {
     let dashboard = json("cloudwatch/dashboard.json");
     let widgets = list(&dashboard, "widgets").iter();
     let shown: Vec<InCloudWatch> = widgets.flat_map(of_widget).collect();
@@ -254,7 +254,7 @@ fn cloudwatch_alarms() -> Vec<(String, InCloudWatch, String)> {
 }
 
 #[test]
-fn alarms_of_cloudwatch_watch_what_is_pushed() {
+fn cloudwatch_alarms_use_pushed_metrics() {
     let alarms = cloudwatch_alarms();
     assert!(alarms.len() >= 8);
     for (_, metric, _) in &alarms {

@@ -95,7 +95,7 @@ async fn two_pages_chat_and_see_a_swap_without_a_reconnect() {
 }
 
 #[tokio::test]
-async fn the_page_is_there_only_where_it_is_enabled_and_lets_nothing_in() {
+async fn the_page_exists_only_if_enabled_and_has_a_strict_policy() {
     let without = Node::start("").await;
     assert_eq!(without.get("/demo/").await.0, 404);
     let node = Node::start(&config("")).await;

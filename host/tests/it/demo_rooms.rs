@@ -103,7 +103,7 @@ async fn enter(page: &Page, name: &str) {
 const PRESENT: &str = "#present-list li";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_show_who_is_in_the_room_and_its_last_messages() {
+async fn pages_show_the_members_and_last_messages_of_the_room() {
     let node = Node::start(&format!("{DEMO}{}", rule(100))).await;
     let driver = Driver::start().await;
     let (ann, bob) = tokio::join!(
@@ -201,7 +201,7 @@ async fn a_page_shows_each_line_once_after_its_server_was_killed_and_restarted()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_that_was_away_for_too_long_says_so_and_goes_on_with_the_last_lines() {
+async fn a_page_that_was_away_too_long_shows_a_notice_and_the_last_lines() {
     let redis = Server::start().await;
     let config = |name: &str| {
         let rules = format!("{DEMO}{}", rule(5));

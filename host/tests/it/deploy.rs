@@ -75,7 +75,7 @@ fn the_nodes_of_compose_are_configured_and_get_the_time_to_drain() {
 }
 
 #[test]
-fn what_compose_mounts_is_there() {
+fn files_mounted_by_compose_exist() {
     let file = compose();
     let services = file["services"].as_hash().expect("services").values();
     let volumes = services.flat_map(|service| service["volumes"].clone());

@@ -104,7 +104,7 @@ fn limit_files(server: &Logged, bytes: Option<u64>) {
 }
 
 #[tokio::test]
-async fn a_write_that_breaks_off_in_the_middle_costs_nothing_but_what_it_should_have_kept() {
+async fn an_interrupted_write_loses_only_the_version_being_written() {
     // Ignore SIGXFSZ, which would end the process: a full disk sends no signal.
     let deaf = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""].map(str::to_owned);
     let files = folder(&[("stamp.wasm", &stamped("1"))]);
@@ -246,7 +246,7 @@ async fn start_on_disk() -> Option<(Logged, Disk)> {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_swaps_go_live_and_the_next_start_finds_what_was_kept_before() {
+async fn on_a_full_disk_swaps_go_live_and_the_next_start_finds_the_last_kept_version() {
     let Some((mut server, disk)) = start_on_disk().await else {
         return;
     };
@@ -285,7 +285,7 @@ async fn remount(mut server: Logged, disk: &Disk, how: &str) -> Logged {
 }
 
 #[tokio::test]
-async fn on_a_read_only_disk_the_server_starts_with_what_is_kept_and_swaps_go_live() {
+async fn on_a_read_only_disk_the_server_starts_with_the_kept_version_and_swaps_go_live() {
     let Some((server, disk)) = start_on_disk().await else {
         return;
     };

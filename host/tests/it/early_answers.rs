@@ -29,7 +29,7 @@ async fn large(node: &Endpoint, call: &str, headers: &str, body: &[u8]) -> Strin
 }
 
 #[tokio::test]
-async fn whatever_refuses_a_large_body_its_client_sees_why() {
+async fn every_refusal_of_a_large_body_is_readable_for_the_client() {
     let node = Node::start(CONFIG).await;
     let key = format!("\r\nAuthorization: Bearer {KEY}");
     let admin = "\r\nAuthorization: Bearer an-admin-key-of-tests";
@@ -104,7 +104,7 @@ async fn a_short_body_costs_nothing_and_the_connection_serves_on() {
 }
 
 #[tokio::test]
-async fn who_waits_for_100_gets_the_refusal_and_is_not_asked_for_the_body() {
+async fn a_client_that_expects_100_gets_the_refusal_without_sending_the_body() {
     let node = Node::start(CONFIG).await;
     let head = |key: &str| {
         format!(

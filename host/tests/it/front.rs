@@ -189,7 +189,7 @@ async fn the_last_request_of_a_connection_is_answered_with_close() {
 }
 
 #[tokio::test]
-async fn answers_that_nobody_reads_end_the_connection_and_are_thrown_away() {
+async fn unread_answers_end_the_connection_and_are_discarded() {
     let node = Node::start("[limits]\nhttp_write_timeout = \"200ms\"").await;
     let mut deaf = node.tcp().await;
     let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(900);

@@ -60,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 const SWAPS: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_count_in_memory_goes_on_across_twenty_swaps_under_load_without_loss_or_doubling() {
+async fn a_count_in_memory_survives_twenty_swaps_under_load_without_loss_or_doubling() {
     let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
     let (stop, newest) = (Arc::<AtomicBool>::default(), Arc::new(AtomicU64::new(0)));
     let mut clients = Vec::new();
@@ -196,7 +196,7 @@ impl Counting {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_goes_wrong_in_a_handover_the_old_version_goes_on_where_it_was() {
+async fn after_any_failure_of_a_handover_the_old_version_continues_with_its_state() {
     // The live version, the new version, the time limit of the handover, and the expected error.
     for (old, new, time_max, expected) in [
         (
@@ -282,7 +282,7 @@ async fn a_save_that_traps_or_never_ends_costs_the_state_and_the_old_version_ser
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_single_instance_that_traps_begins_anew_and_counts_on() {
+async fn a_single_instance_that_traps_restarts_with_empty_state() {
     let node = Node::start_with(&[("counter.wasm", &counter("1"))], CONFIG).await;
     let mut ann = node.client("ann").await;
     let mut count = async |event_type: &str| {
@@ -299,7 +299,7 @@ async fn a_single_instance_that_traps_begins_anew_and_counts_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_is_under_way_is_waited_for_and_the_swap_given_up_where_it_does_not_end() {
+async fn a_handover_waits_for_messages_in_progress_and_gives_up_if_they_do_not_end() {
     let mut counting = Counting::start("1").await;
     counting.config.limits.handover_time_max = Duration::from_millis(50);
     assert_eq!(counting.count().await, 1);
@@ -319,7 +319,7 @@ async fn a_message_that_is_under_way_is_waited_for_and_the_swap_given_up_where_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_handover_on_both_sides_a_single_plugin_begins_anew() {
+async fn without_handover_on_both_sides_a_single_plugin_starts_empty() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.count().await, 1);
     assert_eq!(counting.swap(&accepting(), Trigger::Signal).await, None);
@@ -328,7 +328,7 @@ async fn without_handover_on_both_sides_a_single_plugin_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must() {
+async fn a_rollback_hands_the_state_over_if_it_can_and_proceeds_without_it_otherwise() {
     let counting = Counting::start("restore-no").await;
     assert_eq!(counting.count().await, 1);
     let push = counting
@@ -358,7 +358,7 @@ async fn a_rollback_takes_the_state_along_and_happens_without_it_where_it_must()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operator_is_told_why_a_state_was_not_handed_over() {
+async fn the_reason_of_a_failed_handover_is_reported() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.count().await, 1);
     let bytes = counter("restore-no").into();

@@ -115,7 +115,7 @@ async fn count_until(counting: &Counting, done: &AtomicBool, mut count: u64) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_version_before_goes_on_with_what_the_failed_one_had_left() {
+async fn the_previous_version_continues_with_the_state_of_the_failed_one() {
     let counting = trapping("1", "2", PATIENCE).await;
     assert_eq!(counting.count().await, 1, "each trap cost the memory");
     counting.manager.set_probation(strict());
@@ -126,7 +126,7 @@ async fn the_version_before_goes_on_with_what_the_failed_one_had_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn where_the_failed_version_hands_nothing_over_the_one_before_begins_anew() {
+async fn if_the_failed_version_hands_nothing_over_the_previous_one_starts_empty() {
     for (first, second) in [("1", "save-refus"), ("restore-no", "2")] {
         let counting = trapping(first, second, PATIENCE).await;
         assert_eq!(counting.count().await, 1);
@@ -138,7 +138,7 @@ async fn where_the_failed_version_hands_nothing_over_the_one_before_begins_anew(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_version_that_fails_while_its_state_is_handed_over_is_replaced_and_not_taken_back() {
+async fn a_version_that_fails_during_its_handover_is_replaced_and_not_rolled_back() {
     let counting = trapping("1", "2", Duration::from_millis(100)).await;
     assert_eq!(counting.count().await, 1);
     let (done, manager) = (AtomicBool::new(false), counting.manager.clone());

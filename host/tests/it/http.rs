@@ -3,7 +3,7 @@
 use crate::harness::{Node, WITH_CHAT};
 
 #[tokio::test]
-async fn probes_answer_200_where_all_is_well() {
+async fn probes_of_a_healthy_node_answer_200() {
     let node = Node::start(WITH_CHAT).await;
     assert_eq!(node.get("/health").await.0, 200);
     assert_eq!(node.get("/ready").await.0, 200);
@@ -38,7 +38,7 @@ async fn metrics_are_served_as_prometheus_text() {
 }
 
 #[tokio::test]
-async fn what_a_scraper_refuses_or_does_not_know_it_does_not_get() {
+async fn a_scraper_gets_no_format_that_it_refuses_or_does_not_know() {
     let node = Node::start("").await;
     let text = "text/plain; version=0.0.4; charset=utf-8";
     let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";

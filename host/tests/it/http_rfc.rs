@@ -117,7 +117,7 @@ async fn the_host_of_a_whole_uri_wins_over_the_header() {
 }
 
 #[tokio::test]
-async fn what_is_no_upgrade_is_told_what_to_upgrade_to() {
+async fn a_request_that_is_no_upgrade_gets_426_with_upgrade_headers() {
     let node = Node::start("").await;
     let good = upgrade_head("/ws?userId=ann") + "\r\n";
     for (from, to) in [
@@ -152,7 +152,7 @@ async fn what_is_no_upgrade_is_told_what_to_upgrade_to() {
 }
 
 #[tokio::test]
-async fn http_2_is_answered_in_http_1_that_it_is_not_spoken() {
+async fn an_http_2_preface_is_answered_with_505_in_http_1() {
     let node = Node::start("").await;
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     // The settings of HTTP/2 follow the preface.

@@ -133,7 +133,7 @@ async fn a_node_goes_from_a_file_to_a_url_and_back_without_a_restart() {
 }
 
 #[tokio::test]
-async fn the_server_of_a_url_proves_who_it_is_by_a_certificate_that_the_system_trusts() {
+async fn the_server_of_a_jwks_url_needs_a_certificate_that_the_system_trusts() {
     let (provider, answer) = provider().await;
     answer.send_replace(Some(set(0)));
     let dir = tempfile::tempdir().expect("a folder");

@@ -85,7 +85,7 @@ async fn a_client_in_the_middle_of_a_huge_frame_sees_1009_and_no_reset() {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_a_frame_that_is_too_large_is_answered() {
+async fn messages_before_an_oversized_frame_are_answered() {
     let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
     let mut ann = RawClient::connect(&node, "ann").await;
     // Both arrive in one read.
@@ -142,7 +142,7 @@ async fn garbage_counts_as_messages_too() {
 }
 
 #[tokio::test]
-async fn a_user_and_a_node_have_so_many_connections() {
+async fn connections_per_user_and_node_are_bounded() {
     let node = Node::start("[limits]\nconnections_per_user_max = 1\nconnections_max = 2").await;
     let mut ann = node.client("ann").await;
     let answer = node.refused("/ws?userId=ann", &[]).await;
@@ -217,7 +217,7 @@ async fn a_request_must_be_whole_in_time_and_takes_no_place_before() {
 }
 
 #[tokio::test]
-async fn a_connection_is_in_so_many_rooms() {
+async fn a_connection_is_in_a_bounded_number_of_rooms() {
     let node = Node::start("[limits]\nrooms_per_connection_max = 1").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     let join = |room: &str| json!({"type": "join", "room": room, "id": "j"}).to_string();
@@ -266,7 +266,7 @@ async fn names_of_rooms_and_users_have_at_most_255_bytes() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_closed_with_4001_and_delays_nobody() {
+async fn a_slow_reader_is_closed_with_4001_and_delays_no_other_client() {
     let node = Node::start("[limits]\noutbox_bytes_max = \"64KiB\"\nmessages_per_second = 0").await;
     let (mut slow, mut ann, mut bob) = (
         node.client("slow").await,

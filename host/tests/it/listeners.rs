@@ -68,7 +68,7 @@ async fn the_program_serves_both_listeners_and_stops() {
 }
 
 #[tokio::test]
-async fn an_address_that_cannot_be_listened_on_is_said_with_what_to_do() {
+async fn a_bind_error_is_reported_with_advice() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();

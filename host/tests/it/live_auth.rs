@@ -109,7 +109,7 @@ pub(crate) fn configure(node: &Node, auth: &str) {
 }
 
 #[tokio::test]
-async fn a_secret_is_rotated_with_both_accepted_for_a_while_and_nobody_is_disconnected() {
+async fn a_secret_is_rotated_while_both_are_accepted_and_no_client_is_disconnected() {
     let node = Node::start(&format!("[auth]\nmode = \"jwt\"\njwt_secret = \"{ONE}\"\n")).await;
     let path = format!("/ws?token={}", hs256(ONE));
     let (mut ann, _) = node.upgrade(&path, &[]).await.expect("a good token");
@@ -172,7 +172,7 @@ async fn a_key_file_behind_links_that_are_swapped_as_in_kubernetes_is_read_again
 }
 
 #[tokio::test]
-async fn a_broken_key_file_leaves_the_last_good_keys_and_is_told_and_counted() {
+async fn an_invalid_key_file_keeps_the_last_good_keys_and_is_logged_and_counted() {
     let config = "[auth]\nmode = \"jwt\"\njwks_file = \"jwks.json\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n";
     let mut server = Server::start_with(
         &[("jwks.json", JWKS.as_bytes())],
@@ -211,7 +211,7 @@ async fn another_key_file_that_is_of_no_use_refuses_the_whole_configuration() {
 }
 
 #[tokio::test]
-async fn a_secret_in_a_file_of_its_own_is_trimmed_and_renewed() {
+async fn a_secret_in_a_separate_file_is_trimmed_and_reloaded() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("secret");
     let write = |secret: &str| {
@@ -284,7 +284,7 @@ async fn keys_of_backends_and_operators_are_renewed_from_files() {
 }
 
 #[tokio::test]
-async fn what_needs_a_restart_is_named_and_not_called_applied() {
+async fn changes_that_need_a_restart_are_named_and_not_reported_as_applied() {
     let server = Server::start("").await;
     server.configure(
         "[cloudwatch]\nnamespace = \"a/b\"\ninterval = \"30s\"\n[tracing]\nsample_ratio = 0.5\n[metrics]\nprometheus = false\n",

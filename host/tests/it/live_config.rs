@@ -178,7 +178,7 @@ async fn a_key_that_needs_a_restart_is_named_and_left_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_broken_file_changes_nothing_and_is_told_with_line_and_key() {
+async fn an_invalid_configuration_changes_nothing_and_is_reported_with_line_and_key() {
     let server = Server::start("[limits]\nrooms_per_connection_max = 3\n").await;
     let mut ann = server.connect("ann", Some("signalbox.v1")).await.unwrap();
     ann.json().await;

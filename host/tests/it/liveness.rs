@@ -194,7 +194,7 @@ async fn sockets_that_never_answer_give_their_places_to_a_client_that_returns() 
 }
 
 #[tokio::test]
-async fn a_process_that_was_stopped_reads_what_is_there_before_it_gives_clients_up() {
+async fn a_stopped_process_reads_waiting_frames_before_it_closes_clients() {
     let server = Server::start(IMPATIENT).await;
     let mut talks = RawClient::connect(&server, "talks").await;
     let mut answers = RawClient::connect(&server, "answers").await;

@@ -252,7 +252,7 @@ async fn plugins_follow_the_members_on_their_own_node() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_fails_keeps_nobody_from_joining_or_leaving() {
+async fn a_failing_plugin_does_not_prevent_joins_or_leaves() {
     let clumsy = concierge("clumsy", "{ answers = [], clumsy = true }");
     let node = node(&format!("{clumsy}{}", concierge("concierge", WATCHED))).await;
     let mut eve = node.reachable("eve").await;

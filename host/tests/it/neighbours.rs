@@ -109,7 +109,7 @@ async fn calls_that_trap_without_a_pause_leave_the_messages_of_others_alone() {
 }
 
 #[tokio::test]
-async fn a_plugin_without_a_version_lets_nobody_past_it_and_heals() {
+async fn a_plugin_without_a_version_rejects_everything_until_one_loads() {
     let config = |on_failure: &str| format!("{CONFIG}on_failure = \"{on_failure}\"\n");
     let node = Node::start_with(&[], &config("pass")).await;
     let mut ann = node.client("ann").await;

@@ -49,7 +49,7 @@ async fn until_size(version: &PluginVersion, size: (usize, usize)) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_them() {
+async fn instances_follow_the_load_within_bounds() {
     let (version, store) = start(&stamped("1"), r#"{"handles":["x"]}"#, (1, 3)).await;
     assert_eq!(version.pool_size(), (1, 1), "as many as are kept ready");
     let calls: Vec<_> = (0..5)
@@ -81,7 +81,7 @@ async fn instances_come_with_the_load_within_bounds_and_go_when_nobody_needs_the
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_that_failed_is_replaced_without_a_call_and_not_beyond_what_is_kept_ready() {
+async fn a_failed_instance_is_replaced_in_the_background_up_to_the_minimum() {
     let (version, _) = start(&component("hostile"), "{}", (2, 4)).await;
     for _ in 0..10 {
         let answer = version.handle(None, message("hostile.panic", "1")).await;

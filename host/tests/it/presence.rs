@@ -75,7 +75,7 @@ async fn until_status(node: &Node, room: &str, status: u16) {
 }
 
 #[tokio::test]
-async fn a_member_that_asks_gets_all_users_and_then_who_comes_and_who_leaves() {
+async fn a_member_that_asks_gets_all_users_and_then_joins_and_leaves() {
     let node = Node::start(&format!("{SEEN}{AT_ONCE}")).await;
     let mut ann = node.client("ann").await;
     let snapshot = watch(&mut ann, ROOM).await;
@@ -239,7 +239,7 @@ async fn above_the_limit_only_the_number_is_reported() {
 }
 
 #[tokio::test]
-async fn a_full_room_takes_nobody_until_a_user_leaves() {
+async fn a_full_room_refuses_joins_until_a_user_leaves() {
     let rule = "[[rooms]]\nmatch = \"*\"\npresence = true\nmembers_max = 2\n";
     let node = Node::start(rule).await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
@@ -324,7 +324,7 @@ async fn the_claim_info_is_shown_to_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_token_shows_its_info_to_those_who_come_then_and_to_backends() {
+async fn the_info_of_a_new_token_is_shown_to_later_members_and_backends() {
     on_both(&format!("{JWT}{SEEN}{AT_ONCE}"), async |node| {
         let token = |user: &str, info: Value| {
             let claims = json!({"sub": user, "exp": seconds_from_now(3600.0), "info": info});

@@ -101,7 +101,7 @@ async fn members_see_the_users_of_all_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_moves_to_another_node_within_the_grace_does_so_silently() {
+async fn a_move_to_another_node_within_the_grace_is_silent() {
     let server = Server::start().await;
     let cluster = start(3, &server, "", "grace = \"1h\"").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
@@ -146,7 +146,7 @@ async fn the_members_of_a_killed_node_are_gone_when_its_lease_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_emptied_redis_makes_nobody_leave() {
+async fn an_emptied_redis_causes_no_leaves() {
     let mut server = Server::start().await;
     let cluster = start(2, &server, "", "grace = \"30s\"").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;

@@ -46,7 +46,7 @@ async fn until_rolled_back(node: &Endpoint, times: f64) {
 }
 
 #[tokio::test]
-async fn a_version_that_traps_gives_way_by_itself_and_says_so_everywhere() {
+async fn a_version_that_traps_is_rolled_back_automatically_and_reported_everywhere() {
     let server = start("").await;
     let mut ann = server.reachable("ann").await;
     let first = plugin(&server).await["live"].clone();
@@ -93,7 +93,7 @@ async fn a_version_that_traps_gives_way_by_itself_and_says_so_everywhere() {
 }
 
 #[tokio::test]
-async fn a_file_that_failed_is_passed_over_until_its_bytes_change() {
+async fn a_file_that_failed_is_skipped_until_its_bytes_change() {
     let server = start("").await;
     let mut ann = server.reachable("ann").await;
     server.replace("stamp.wasm", &stamped("2"));
@@ -155,7 +155,7 @@ async fn a_configuration_that_fails_gives_way_with_the_component_that_stays() {
 }
 
 #[tokio::test]
-async fn accidents_do_not_count_and_after_its_calls_a_version_is_live_for_good() {
+async fn a_few_failures_are_tolerated_and_probation_ends_after_its_calls() {
     let server = start("calls = 60\n").await;
     let mut ann = server.reachable("ann").await;
     assert_eq!(push(&server, &stamped("2")).await.status, 200);
@@ -178,7 +178,7 @@ async fn accidents_do_not_count_and_after_its_calls_a_version_is_live_for_good()
 }
 
 #[tokio::test]
-async fn where_the_version_before_does_not_start_an_earlier_one_comes_back() {
+async fn if_the_previous_version_does_not_start_an_earlier_one_is_restored() {
     let server = start("").await;
     for number in ["2", "3"] {
         assert_eq!(push(&server, &stamped(number)).await.status, 200);

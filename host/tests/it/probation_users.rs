@@ -81,7 +81,7 @@ async fn one_client_among_few_others_counts_for_no_more_than_they_do() {
 }
 
 #[tokio::test]
-async fn what_the_version_before_fails_at_too_speaks_against_neither() {
+async fn failures_of_both_versions_count_against_neither() {
     let node = start("").await;
     let mut ann = node.reachable("ann").await;
     // Both versions carry the mark at which they trap.
@@ -97,7 +97,7 @@ async fn what_the_version_before_fails_at_too_speaks_against_neither() {
 }
 
 #[tokio::test]
-async fn several_users_take_a_version_back_and_so_many_as_are_configured() {
+async fn the_configured_number_of_users_rolls_a_version_back() {
     let node = start("users_min = 5\n").await;
     let mut ann = node.reachable("ann").await;
     assert_eq!(push(&node, &stamped("2")).await.status, 200);
@@ -126,7 +126,7 @@ async fn a_client_that_made_the_version_before_fail_sets_no_lower_standard() {
 }
 
 #[tokio::test]
-async fn a_push_without_probation_stays_whoever_it_fails_for() {
+async fn a_push_without_probation_is_never_rolled_back() {
     let node = start("").await;
     let mut ann = node.reachable("ann").await;
     let path = format!("{STAMP}?probation=false");

@@ -238,7 +238,7 @@ async fn a_real_prometheus_answers_every_query_and_raises_an_alarm() {
 }
 
 #[tokio::test]
-async fn promtool_finds_nothing_wrong_with_what_is_deployed() {
+async fn promtool_accepts_the_deployed_rules() {
     for arguments in [
         ["check", "config", "prometheus.yml"],
         ["check", "rules", "rules.yml"],

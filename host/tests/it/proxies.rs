@@ -70,7 +70,7 @@ async fn a_trusted_proxy_says_whose_connection_it_is() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn forwarding_headers_of_untrusted_peers_are_ignored() {
     for config in [WITH_KEY.to_owned(), trusting("\"10.0.0.0/8\"", "")] {
         let node = Node::start(&config).await;
         let headers = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n";
@@ -99,7 +99,7 @@ async fn the_limit_of_an_address_is_that_of_the_real_one() {
 }
 
 #[tokio::test]
-async fn what_an_operator_changes_is_written_down_with_the_real_address() {
+async fn changes_by_operators_are_audited_with_the_real_address() {
     let server = Logged::start(&[], &trusting("\"127.0.0.1\"", "")).await;
     let request = format!(
         "DELETE /admin/connections/none HTTP/1.1\r\nContent-Length: 0\r\nAuthorization: Bearer {KEY}\r\n\
@@ -247,7 +247,7 @@ async fn a_trusted_proxy_without_a_header_or_with_a_malformed_one_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_else_may_send_the_header_and_speaks_http_without_it() {
+async fn only_trusted_proxies_may_send_the_proxy_header() {
     let node = Node::start(&trusting("\"10.0.0.0/8\"", PROXY)).await;
     assert_eq!(node.get("/health").await.0, 200);
     let spoofed = node
@@ -261,7 +261,7 @@ async fn nobody_else_may_send_the_header_and_speaks_http_without_it() {
 }
 
 #[tokio::test]
-async fn what_stands_in_front_of_the_first_request_is_not_taken_for_a_frame() {
+async fn bytes_before_the_first_request_are_not_read_as_a_frame() {
     let node = Node::start_proxied(&trusting("\"127.0.0.1\"", PROXY)).await;
     let head = format!("PROXY UNKNOWN\r\n{}", upgrade_head("/ws?userId=ann"));
     let (mut client, _) = RawClient::open(&node, &head).await;

@@ -116,7 +116,7 @@ async fn a_server_without_a_lease_stays_in_a_route_as_long_as_its_user_is_online
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_of_who_is_online_lives_as_long_as_the_last_connection() {
+async fn an_online_mark_lives_as_long_as_the_last_connection() {
     let server = Server::start().await;
     let cluster = Nodes::start(1, &server.url(), COMPAT).await;
     let first = Peer::connect(&cluster.nodes[0], "ann").await;

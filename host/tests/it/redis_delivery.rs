@@ -153,7 +153,7 @@ async fn an_ack_says_whether_a_node_holds_the_receiver() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_costs_at_most_one_command_where_the_route_is_known() {
+async fn a_message_costs_at_most_one_command_if_the_route_is_known() {
     let server = Server::start().await;
     let cluster = Nodes::start(2, &server.url(), "").await;
     let mut talk = Talk::start(&cluster, 10).await;
@@ -242,7 +242,7 @@ async fn nodes_with_another_prefix_are_another_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_with_an_authority_of_its_own_and_a_user_with_a_password() {
+async fn tls_with_a_private_authority_and_a_user_with_a_password() {
     let user = User {
         name: "signalbox",
         password: "hush",

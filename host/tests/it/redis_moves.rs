@@ -162,7 +162,7 @@ async fn rolling_restarts_under_load_lose_double_and_reorder_nothing_that_was_de
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_moves_gets_everything_once_and_in_order_wherever_the_sender_is() {
+async fn a_user_who_moves_gets_every_message_once_and_in_order_from_any_node() {
     let server = Server::start().await;
     let cluster = Nodes::start(3, &server.url(), "").await;
     let world = World::of(&cluster);
@@ -219,7 +219,7 @@ async fn channel(server: &Server, user: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_worker_publishes_to_where_a_user_was_follows_them_once() {
+async fn a_message_published_to_a_users_former_node_is_forwarded_once() {
     let server = Server::start().await;
     let cluster = Nodes::start(3, &server.url(), "").await;
     let bob = Peer::connect(&cluster.nodes[0], "bob").await;
@@ -293,7 +293,7 @@ async fn only_servers_that_say_so_in_their_lease_get_marked_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_for_a_user_who_left_for_good_is_counted() {
+async fn a_message_for_a_user_who_left_is_counted() {
     let server = Server::start().await;
     let cluster = Nodes::start(1, &server.url(), "").await;
     let bob = Peer::connect(&cluster.nodes[0], "bob").await;

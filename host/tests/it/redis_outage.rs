@@ -47,7 +47,7 @@ async fn redis_is_killed_and_comes_back_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_halted_and_goes_on() {
+async fn redis_is_halted_and_resumes() {
     let mut server = Server::start().await;
     let cluster = Nodes::start(2, &server.url(), PROMPT).await;
     let mut talk = Talk::start(&cluster, 10).await;

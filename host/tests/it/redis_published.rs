@@ -67,7 +67,7 @@ async fn names_of_fields_are_brought_into_one_spelling_and_the_payload_keeps_its
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_a_message_of_the_protocol_is_counted_and_reaches_nobody() {
+async fn a_malformed_published_message_is_counted_and_not_delivered() {
     let server = Server::start().await;
     let (cluster, channel, mut bob) = start(&server).await;
     let number = format!(
@@ -116,7 +116,7 @@ async fn what_is_not_a_message_of_the_protocol_is_counted_and_reaches_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_else() {
+async fn a_broadcast_is_validated_and_one_with_a_receiver_reaches_only_that_receiver() {
     let server = Server::start().await;
     let (cluster, channel, mut bob) = start(&server).await;
     let mut eve = cluster.nodes[0].reachable("eve").await;
@@ -152,7 +152,7 @@ async fn a_broadcast_is_checked_too_and_one_that_names_somebody_goes_to_nobody_e
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
+async fn messages_between_nodes_read_back_unchanged() {
     let server = Server::start().await;
     let cluster = Nodes::start(2, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
@@ -175,7 +175,7 @@ async fn what_nodes_send_each_other_arrives_as_it_was_sent() {
 
 /// The messages wait in its socket. It must not count its own pause as silence of Redis and drop the subscription.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_that_was_stopped_delivers_what_was_published_meanwhile() {
+async fn a_stopped_process_delivers_messages_published_during_its_stop() {
     let server = Server::start().await;
     let node = process::Server::start(&config("stopped", &server.url(), "")).await;
     until("the node is ready", async || {

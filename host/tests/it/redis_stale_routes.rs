@@ -198,8 +198,7 @@ async fn a_message_for_a_user_on_the_node_of_the_sender_is_not_copied_to_a_serve
 }
 
 #[tokio::test]
-async fn a_message_that_was_delivered_here_does_not_follow_a_user_who_moves_while_the_route_is_read()
- {
+async fn a_message_delivered_locally_is_not_forwarded_if_the_user_moves_during_the_route_lookup() {
     let server = Server::start().await;
     let cluster = Nodes::start(1, &server.url(), "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;

@@ -55,7 +55,7 @@ async fn a_client_that_asks_for_it_is_closed_with_the_reason_instead_of_refused(
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_accepted_are_told_apart_from_expired_ones() {
+async fn rejected_tokens_are_distinguished_from_expired_ones() {
     let config = format!("[auth]\nmode = \"jwt\"\njwt_secret = \"{SECRET}\"");
     let node = Node::start(&config).await;
     let expired = token_of(SystemTime::now() - 2 * HOUR);
@@ -107,7 +107,7 @@ async fn clients_that_were_refused_so_do_not_pile_up() {
 }
 
 #[tokio::test]
-async fn who_is_refused_for_now_is_told_when_to_come_back() {
+async fn a_temporary_refusal_has_a_retry_after() {
     let node = Node::start("[limits]\nconnections_per_user_max = 1\nconnections_max = 2").await;
     let (_ann, _bob) = (node.client("ann").await, node.client("bob").await);
     let refused = node.refused("/ws?userId=cid", &[]).await;
@@ -133,7 +133,7 @@ async fn who_is_refused_for_now_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_node_lets_in_so_many_per_second_and_strangers_use_none_of_them_up() {
+async fn a_node_admits_a_rate_of_upgrades_and_unauthenticated_ones_do_not_use_it() {
     let config = format!(
         "[limits]\nupgrades_per_second = 2\n[auth]\nmode = \"jwt\"\njwt_secret = \"{SECRET}\""
     );
@@ -160,7 +160,7 @@ async fn a_node_lets_in_so_many_per_second_and_strangers_use_none_of_them_up() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections() {
+async fn connections_per_address_are_bounded() {
     let node = Node::start("[limits]\nconnections_per_address_max = 2").await;
     let (ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     let refused = node.refused("/ws?userId=cid", &[]).await;

@@ -248,7 +248,7 @@ async fn a_shadow_is_asked_the_same_and_only_its_differences_are_seen() {
 }
 
 #[tokio::test]
-async fn a_shadow_that_traps_is_withdrawn_and_nobody_noticed() {
+async fn a_shadow_that_traps_is_withdrawn_without_effect_on_clients() {
     let server = start(SHADOW, 1_000).await;
     assert_eq!(push(&server, &stamped("2")).await.body["outcome"], "shadow");
     for user in ALL_AMONG {
@@ -269,7 +269,7 @@ async fn a_shadow_that_traps_is_withdrawn_and_nobody_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_shadow_delays_no_message_and_what_it_cannot_take_is_counted() {
+async fn a_slow_shadow_delays_no_message_and_skipped_calls_are_counted() {
     const MESSAGES: u64 = 400;
     let node = Node::start_with(
         &[("stamp.wasm", &stamped("1"))],

@@ -143,7 +143,7 @@ async fn all_members_on_all_nodes_get_the_messages_of_all_senders_in_one_order()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_moves_to_another_node_gets_what_it_missed() {
+async fn a_client_that_moves_to_another_node_gets_missed_messages() {
     let server = Server::start().await;
     let cluster = start(3, &server, "").await;
     let mut members = members(&cluster, 2).await;
@@ -194,7 +194,7 @@ async fn messages_that_are_lost_between_nodes_are_read_from_the_history() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_learn_that_redis_lost_the_history_and_go_on() {
+async fn members_learn_that_redis_lost_the_history_and_continue() {
     let mut server = Server::start().await;
     let cluster = start(2, &server, "").await;
     let mut members = members(&cluster, 2).await;
@@ -226,7 +226,7 @@ async fn members_learn_that_redis_lost_the_history_and_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_history_that_lost_its_last_messages_begins_anew() {
+async fn a_history_that_lost_its_last_messages_starts_a_new_epoch() {
     let server = Server::start().await;
     let cluster = start(2, &server, "").await;
     let mut members = members(&cluster, 2).await;

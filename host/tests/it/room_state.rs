@@ -117,7 +117,7 @@ async fn reading_the_history_of_rooms_that_have_none_creates_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_rule_does_not_switch_on_and_what_cannot_be_is_told_apart() {
+async fn disabled_and_impossible_options_of_a_rule_are_distinguished() {
     on_both(&concierge("concierge", "{}"), async |node| {
         let mut ann = node.reachable("ann").await;
         join(&mut ann, "plain").await;

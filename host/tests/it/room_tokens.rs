@@ -239,7 +239,7 @@ async fn within_the_grace_a_member_stays_and_another_token_renews_the_membership
 }
 
 #[tokio::test]
-async fn the_info_of_a_room_token_is_what_the_other_members_see() {
+async fn the_other_members_see_the_info_of_a_room_token() {
     let node = Node::start(&format!("{JWT}{SEEN}{API}")).await;
     let connection = |user: &str| {
         let info = json!({"from": "connection"});
@@ -281,7 +281,7 @@ async fn revoke(node: &Endpoint, body: Value) {
 }
 
 #[tokio::test]
-async fn a_revoked_room_token_ends_the_membership_and_lets_nobody_in() {
+async fn a_revoked_room_token_ends_the_membership_and_allows_no_join() {
     let node = Node::start(&format!("{JWT}{TOKEN_ROOMS}{API}")).await;
     let token = |id: &str, room: &str, age: f64| {
         let mut claims = claims(room, 3600.0);

@@ -22,7 +22,7 @@ fn parts(message: &Value) -> (&Value, &Value, &Value) {
 }
 
 #[tokio::test]
-async fn a_message_to_a_room_reaches_each_member_once_and_nobody_else() {
+async fn a_message_to_a_room_reaches_each_member_once_and_no_other_user() {
     let node = Node::start("").await;
     let (mut ann, mut bob, mut eve) = (
         node.client("ann").await,
@@ -48,7 +48,7 @@ async fn a_message_to_a_room_reaches_each_member_once_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn who_left_a_room_gets_nothing_more_of_it_and_cannot_send_to_it() {
+async fn a_user_who_left_a_room_gets_no_messages_and_cannot_send_to_it() {
     let node = Node::start("").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     join(&mut ann, "r").await;
@@ -64,7 +64,7 @@ async fn who_left_a_room_gets_nothing_more_of_it_and_cannot_send_to_it() {
 }
 
 #[tokio::test]
-async fn a_room_is_left_by_who_disconnects() {
+async fn a_disconnect_leaves_all_rooms() {
     let node = Node::start("").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     join(&mut ann, "r").await;

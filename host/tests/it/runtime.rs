@@ -307,7 +307,7 @@ async fn a_call_that_sleeps_leaves_its_place_to_calls_that_run() {
 }
 
 #[tokio::test]
-async fn what_was_refused_is_tried_again_when_it_changes_or_when_asked_for() {
+async fn a_refused_file_is_retried_when_it_changes_or_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("stamp.wasm");
     let configs = [plugin("stamp", &file, "{}")];

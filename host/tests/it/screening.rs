@@ -52,7 +52,7 @@ async fn calls<const N: usize>(node: &Node, plugins: [&str; N]) -> [f64; N] {
 }
 
 #[tokio::test]
-async fn one_call_does_both_where_nothing_can_come_between() {
+async fn validation_and_transformation_share_a_call_if_nothing_comes_between() {
     let accepting = || plugin("accepting", "");
     let blind = |plugin: String| plugin.replace("seen", "unseen");
     for (chain, expected) in [
@@ -106,7 +106,7 @@ async fn in_a_chain_of_two_that_could_all_validators_still_come_before_all_trans
 }
 
 #[tokio::test]
-async fn what_is_refused_dropped_changed_or_failed_is_told_alike_in_one_call_and_in_two() {
+async fn one_call_and_two_calls_report_the_same_outcomes() {
     // Too little time for an endless loop; enough for the rest, even on a loaded machine.
     let hostile = |on_failure: &str| {
         plugin("hostile", &format!("on_failure = \"{on_failure}\"")).replace(

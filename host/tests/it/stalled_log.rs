@@ -65,7 +65,7 @@ async fn a_reader_of_the_log_that_stalls_holds_up_no_client_and_no_drain() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reader_of_the_log_that_goes_on_learns_how_many_lines_were_lost() {
+async fn a_log_reader_that_resumes_sees_the_number_of_lost_lines() {
     let mut server = talkative().await;
     let mut ann = server.client(&long_name()).await;
     server.let_log_reader(LogReader::Stalls);
@@ -100,7 +100,7 @@ async fn a_reader_of_the_log_that_leaves_ends_no_server() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_start_ends_although_nobody_reads_its_log() {
+async fn a_failed_start_ends_even_if_its_log_is_not_read() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = taken.local_addr().expect("an address").port().to_string();
     let dir = folder(&[]);

@@ -194,7 +194,7 @@ async fn keys_values_calls_and_all_together_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_plugin_knows_who_the_call_is_about_where_it_runs_and_when() {
+async fn the_context_of_a_call_has_the_client_the_node_and_the_time() {
     let node = node("").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     let context = results(&mut ann, json!(["context"])).await[0].clone();
@@ -228,7 +228,7 @@ async fn a_plugin_knows_who_the_call_is_about_where_it_runs_and_when() {
 }
 
 #[tokio::test]
-async fn a_plugins_metrics_stand_beside_the_hosts() {
+async fn metrics_of_plugins_are_exported_with_those_of_the_host() {
     let node = node("").await;
     let mut ann = node.client("ann").await;
     let calls = json!([
@@ -298,7 +298,7 @@ async fn log_lines_have_level_plugin_and_version_and_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn init_may_change_what_earlier_versions_stored_before_the_new_one_is_live() {
+async fn init_may_migrate_stored_values_before_the_version_is_live() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("counter.wasm");
     std::fs::write(&file, counter("1")).unwrap();

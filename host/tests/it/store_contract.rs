@@ -297,7 +297,7 @@ async fn a_new_number_takes_the_time_and_an_old_one_keeps_its_own(stores: Stores
     assert_eq!(increment("new", None).await, Ok(9), "it starts anew");
 }
 
-async fn compare_and_swap_sets_only_what_is_expected(stores: Stores) {
+async fn compare_and_swap_sets_only_if_the_value_is_the_expected_one(stores: Stores) {
     let store = &*stores.one;
     let swap = async |expected, value| {
         store
@@ -313,7 +313,7 @@ async fn compare_and_swap_sets_only_what_is_expected(stores: Stores) {
     assert_eq!(store.get("p", "k").await, Ok(Some(b"2".to_vec())));
 }
 
-async fn of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost(stores: Stores) {
+async fn concurrent_swaps_have_one_winner_and_no_increment_is_lost(stores: Stores) {
     let each = (0..40).map(|n| {
         let store = if n % 2 == 0 {
             stores.one.clone()
@@ -417,9 +417,7 @@ async fn what_one_plugin_fills_up_takes_no_room_from_another(stores: Stores) {
     );
 }
 
-async fn swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_refused(
-    stores: Stores,
-) {
+async fn swaps_and_increments_are_bounded_and_refused_ones_change_nothing(stores: Stores) {
     let store = &*stores.one;
     let full = Err(StoreError::TooLarge);
     store.set("p", one(10), entry("nine", b"9")).await.unwrap();
@@ -480,7 +478,7 @@ async fn what_is_over_takes_no_room(stores: Stores) {
     );
 }
 
-async fn the_account_is_right_whatever_was_done(stores: Stores) {
+async fn the_byte_account_is_right_after_any_operations(stores: Stores) {
     let store = &*stores.one;
     // TTLs that end meanwhile, sizes that change, the same key with and without a TTL.
     for round in 0..300_u64 {
@@ -540,14 +538,14 @@ macro_rules! passes_the_contract {
             increments_add_up_within_64_bits
             what_is_no_plain_number_is_not_incremented
             a_new_number_takes_the_time_and_an_old_one_keeps_its_own
-            compare_and_swap_sets_only_what_is_expected
-            of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost
+            compare_and_swap_sets_only_if_the_value_is_the_expected_one
+            concurrent_swaps_have_one_winner_and_no_increment_is_lost
             all_values_and_keys_of_a_plugin_are_bounded
             many_small_values_take_no_more_memory_than_the_limit
             what_one_plugin_fills_up_takes_no_room_from_another
-            swaps_and_increments_are_bounded_too_and_change_nothing_where_they_are_refused
+            swaps_and_increments_are_bounded_and_refused_ones_change_nothing
             what_is_over_takes_no_room
-            the_account_is_right_whatever_was_done
+            the_byte_account_is_right_after_any_operations
         }
     };
 }
@@ -557,6 +555,6 @@ passes_the_contract!(in_redis: super::redis);
 // In a cluster the script is the same; only the location of the keys may differ.
 passes_the_contract! { in_a_cluster: super::cluster;
     no_name_of_a_plugin_or_key_opens_another_plugins_values
-    of_those_who_swap_at_once_one_is_faster_and_no_increment_is_lost
-    the_account_is_right_whatever_was_done
+    concurrent_swaps_have_one_winner_and_no_increment_is_lost
+    the_byte_account_is_right_after_any_operations
 }

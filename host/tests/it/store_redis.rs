@@ -59,7 +59,7 @@ async fn reading_is_one_plain_command_and_a_change_is_one_script() {
 }
 
 #[tokio::test]
-async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+async fn a_server_without_the_scripts_gets_them_again() {
     let (server, store) = start().await;
     for sum in 1..=3 {
         assert_eq!(store.increment("p", PLENTY, "n", 1, None).await, Ok(sum));
@@ -108,7 +108,7 @@ async fn more_than_one_call_strikes_off_is_struck_off_by_several() {
 }
 
 #[tokio::test]
-async fn without_redis_the_store_says_so_in_time_and_it_works_again_with_it() {
+async fn without_redis_the_store_fails_in_time_and_recovers_with_it() {
     let (mut server, store) = start().await;
     store.set("p", PLENTY, entry("k", None)).await.unwrap();
     for kill in [false, true] {

@@ -98,7 +98,7 @@ async fn backends_are_held_to_the_same_json() {
 }
 
 #[tokio::test]
-async fn an_old_client_carries_what_it_likes_as_id_and_room_and_signalbox_v1_does_not() {
+async fn an_old_client_may_send_any_id_and_room_and_a_v1_client_may_not() {
     let node = Node::start("").await;
     let mut old = node.client("old").await;
     let mut new = node.connect("new", Some("signalbox.v1")).await.unwrap();

@@ -82,7 +82,7 @@ fn public_type(line: &str) -> Option<&str> {
 }
 
 #[test]
-fn public_types_are_found_whatever_their_visibility() {
+fn public_types_of_any_visibility_are_found() {
     for line in [
         "pub struct Frame(Bytes);",
         "pub(super) enum Frame {",

@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_welcome_tells_v1_clients_what_holds_for_them() {
+async fn the_welcome_has_the_limits_for_v1_clients() {
     let node = Node::start(
         "[server]\nnode_id = \"n1\"\nping_interval = \"7s\"\n[limits]\nframe_bytes_max = \"2KiB\"\n\
          messages_per_second = 3\nmessages_burst = 4\nrooms_per_connection_max = 5",
@@ -43,7 +43,7 @@ async fn the_welcome_tells_v1_clients_what_holds_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_welcome_is_the_first_frame_also_where_others_send_at_once() {
+async fn the_welcome_is_the_first_frame_even_if_others_send_at_once() {
     let node = Node::start("[limits]\nmessages_per_second = 0").await;
     let (mut bob, stop) = (node.client("bob").await, CancellationToken::new());
     let stopped = stop.clone();
@@ -67,7 +67,7 @@ async fn the_welcome_is_the_first_frame_also_where_others_send_at_once() {
 }
 
 #[tokio::test]
-async fn v1_clients_are_welcomed_and_told_of_rooms() {
+async fn v1_clients_get_welcome_and_joined_frames() {
     let node = Node::start("").await;
     let mut ann = node.connect("ann", Some("signalbox.v1")).await.unwrap();
     let welcome = ann.json().await;
@@ -121,7 +121,7 @@ async fn a_client_without_a_subprotocol_gets_nothing_that_it_did_not_ask_for() {
 }
 
 #[tokio::test]
-async fn an_unknown_subprotocol_is_passed_over() {
+async fn an_unknown_subprotocol_is_ignored() {
     let node = Node::start("").await;
     let head = upgrade_head("/ws?userId=ann") + "Sec-WebSocket-Protocol: soap, chat\r\n";
     let (mut ann, answer) = RawClient::open(&node, &head).await;

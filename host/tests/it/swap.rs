@@ -350,7 +350,7 @@ async fn a_file_may_be_moved_into_place_or_written_there_and_a_burst_is_one_relo
 }
 
 #[tokio::test]
-async fn sighup_tries_again_what_was_refused() {
+async fn sighup_retries_refused_versions() {
     let server = Logged::start(&[("stamp.wasm", b"broken")], &config()).await;
     assert_eq!(server.metric(&swaps("refused")).await, Some(1.0));
     server.signal(Signal::HUP);
@@ -365,7 +365,7 @@ async fn sighup_tries_again_what_was_refused() {
 }
 
 #[tokio::test]
-async fn a_second_start_loads_what_was_compiled_unless_somebody_changed_it() {
+async fn a_second_start_loads_cached_code_unless_the_cache_was_changed() {
     let swapped = |line: &Value| message(line) == "plugin swapped";
     let config = format!("{}[plugin_cache]\ndir = \".signalbox/cache\"\n", config());
     let server = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;

@@ -91,7 +91,7 @@ async fn a_message_is_one_trace_through_plugins_and_nodes() {
 }
 
 #[tokio::test]
-async fn a_span_says_what_went_wrong() {
+async fn a_span_has_the_error() {
     let collector = Collector::start().await;
     let node = Node::start(&format!("{}{WITH_CHAT}", collector.config())).await;
     let mut ann = node.client("ann").await;
@@ -111,7 +111,7 @@ async fn a_span_says_what_went_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_trace_and_others_deliver_to_each_other_what_was_sent() {
+async fn nodes_with_and_without_tracing_deliver_to_each_other() {
     let (redis, collector) = (Server::start().await, Collector::start().await);
     let tracing = Node::start(&config("tracing", &redis.url(), &collector.config())).await;
     let other = Node::start(&config("other", &redis.url(), "")).await;
@@ -155,7 +155,7 @@ async fn nodes_that_trace_and_others_deliver_to_each_other_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beside_websocket_app_nothing_but_messages_is_published() {
+async fn with_websocket_app_in_the_cluster_only_messages_are_published() {
     let (redis, collector) = (Server::start().await, Collector::start().await);
     let more = format!("compat = \"websocket-app\"\n{}", collector.config());
     let cluster = Nodes::start(2, &redis.url(), &more).await;
@@ -182,7 +182,7 @@ async fn beside_websocket_app_nothing_but_messages_is_published() {
 }
 
 #[tokio::test]
-async fn a_backend_goes_on_with_the_trace_that_it_began() {
+async fn a_backends_trace_continues_in_the_server() {
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
     const SPAN: &str = "b7ad6b7169203331";
     let collector = Collector::start().await;
@@ -232,7 +232,7 @@ async fn a_collector_that_takes_nothing_costs_spans_and_no_message() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_tells_what_it_has_not_told_yet() {
+async fn a_stopping_server_exports_its_last_spans() {
     let collector = Collector::start().await;
     let node = Node::start(&collector.config()).await;
     let mut ann = node.client("ann").await;

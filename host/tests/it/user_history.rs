@@ -315,7 +315,7 @@ async fn a_malformed_place_is_a_refused_upgrade() {
 }
 
 #[tokio::test]
-async fn without_a_history_there_is_no_place_and_no_number() {
+async fn without_a_history_there_is_no_position_and_no_number() {
     let node = Node::start(&config("")).await;
     let (mut bob, welcome) = connect_with(&node, "bob", "&since=e:1").await;
     assert_eq!(welcome.get("user"), None);
@@ -363,7 +363,7 @@ async fn the_history_is_switched_on_and_off_while_clients_stay_connected() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_gets_what_it_missed_and_then_what_came_meanwhile() {
+async fn a_slow_reader_gets_missed_messages_and_then_live_ones() {
     let others = "[limits]\nmessages_per_second = 0\noutbox_bytes_max = \"8MiB\"\nframe_bytes_max = \"1MiB\"\n";
     let node = Node::start(&format!("{HISTORY}{others}")).await;
     let (mut ann, _) = connect(&node, "ann").await;

@@ -113,7 +113,7 @@ async fn all_devices_on_all_nodes_get_the_messages_of_two_senders_on_two_nodes_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_reconnects_to_another_node_gets_what_it_missed() {
+async fn a_client_that_reconnects_to_another_node_gets_missed_messages() {
     let server = Server::start().await;
     let cluster = start(3, &server, "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;
@@ -183,7 +183,7 @@ async fn messages_that_are_lost_between_nodes_are_read_from_the_history() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn devices_learn_that_redis_lost_the_history_and_go_on() {
+async fn devices_learn_that_redis_lost_the_history_and_continue() {
     let mut server = Server::start().await;
     let cluster = start(2, &server, "").await;
     let mut ann = Peer::connect(&cluster.nodes[0], "ann").await;

@@ -59,7 +59,7 @@ fn tear(path: &Path) {
 }
 
 #[tokio::test]
-async fn what_was_pushed_is_live_after_a_kill_and_what_was_before_can_be_gone_back_to() {
+async fn after_a_kill_the_pushed_version_is_live_and_can_be_rolled_back() {
     let server = start().await;
     let first = plugin(&server).await["live"].clone();
     for number in ["2", "3"] {
@@ -129,7 +129,7 @@ async fn push_in_vain(server: &Endpoint, bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn killed_at_any_step_of_a_swap_the_next_start_serves_what_was_once_live_whatever_the_file() {
+async fn after_a_kill_at_any_step_of_a_swap_the_next_start_serves_a_version_that_was_live() {
     let config = format!("{}[plugin_versions]\nkeep = 1\n", config("a"));
     for (step, kept_already) in STEPS {
         let server = Logged::start(&[("stamp.wasm", &stamped("1"))], &config).await;
@@ -153,8 +153,8 @@ async fn killed_at_any_step_of_a_swap_the_next_start_serves_what_was_once_live_w
 }
 
 #[tokio::test]
-async fn a_file_that_changed_while_the_server_was_down_is_tried_and_what_was_live_stays_if_it_is_no_good()
- {
+async fn a_file_changed_while_the_server_was_down_is_tried_and_the_live_version_stays_if_it_fails()
+{
     let server = start().await;
     assert_eq!(push(&server, &stamped("2")).await.status, 200);
     server.replace("stamp.wasm", &stamped("test-fails"));
@@ -176,7 +176,7 @@ async fn a_file_that_changed_while_the_server_was_down_is_tried_and_what_was_liv
 }
 
 #[tokio::test]
-async fn a_file_that_is_refused_at_the_start_is_said_and_shown_beside_what_serves_instead() {
+async fn a_file_refused_at_start_is_logged_and_shown_with_the_version_that_serves() {
     let server = start().await;
     let live = plugin(&server).await["live"].clone();
     until_kept(&server).await;
@@ -200,7 +200,7 @@ async fn a_file_that_is_refused_at_the_start_is_said_and_shown_beside_what_serve
 }
 
 #[tokio::test]
-async fn where_what_was_live_is_damaged_too_an_earlier_version_serves() {
+async fn if_the_live_version_is_damaged_too_an_earlier_one_serves() {
     let server = start().await;
     for number in ["2", "3"] {
         assert_eq!(push(&server, &stamped(number)).await.status, 200);
@@ -221,7 +221,7 @@ async fn where_what_was_live_is_damaged_too_an_earlier_version_serves() {
 }
 
 #[tokio::test]
-async fn a_changed_configuration_meets_what_was_live_and_not_the_file_that_was_passed_over() {
+async fn a_changed_configuration_applies_to_the_live_version_and_not_to_a_skipped_file() {
     let server = start().await;
     assert_eq!(push(&server, &stamped("2")).await.status, 200);
     server.signal(crate::process::Signal::KILL);
@@ -237,7 +237,7 @@ async fn a_changed_configuration_meets_what_was_live_and_not_the_file_that_was_p
 }
 
 #[tokio::test]
-async fn where_versions_cannot_be_kept_the_server_says_so_and_goes_on() {
+async fn if_versions_cannot_be_stored_the_server_warns_and_continues() {
     let config = format!(
         "{}[plugin_versions]\ndir = \"occupied/versions\"\n",
         config("a")
@@ -278,7 +278,7 @@ async fn without_a_folder_nothing_is_kept_and_the_file_decides() {
 }
 
 #[tokio::test]
-async fn each_plugin_has_versions_of_its_own() {
+async fn each_plugin_has_separate_versions() {
     let config = format!(
         "{}[[plugins]]\nname = \"other\"\npath = \"hostile.wasm\"\nevents = [\"hostile.*\"]\n",
         config("a")

@@ -68,7 +68,7 @@ async fn without_any_plugin_messages_are_routed() {
 }
 
 #[tokio::test]
-async fn an_ack_says_what_became_of_the_message() {
+async fn an_ack_has_the_outcome_of_the_message() {
     let node = Node::start(WITH_CHAT).await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     ann.send(r#"{"type":"chat_message","payload":1,"receiverId":"bob","id":"a"}"#)
@@ -149,7 +149,7 @@ async fn names_of_fields_match_in_any_case_in_text_and_in_binary_frames() {
 }
 
 #[tokio::test]
-async fn sender_and_timestamp_are_the_servers_whatever_the_client_writes() {
+async fn sender_and_timestamp_are_always_set_by_the_server() {
     let node = Node::start("").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     ann.send(
@@ -195,7 +195,7 @@ async fn payloads_come_through_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_message_has_an_id_only_where_the_sender_asked_for_an_ack() {
+async fn a_message_has_an_id_only_if_the_sender_asked_for_an_ack() {
     let node = Node::start("").await;
     let (mut ann, mut bob) = (node.client("ann").await, node.client("bob").await);
     ann.send(r#"{"type":"x","receiverId":"bob"}"#).await;

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_has_what_applies_to_it_and_an_id_of_its_own() {
+    fn an_event_has_only_its_fields_and_a_unique_id() {
         let source = EventSource::new("a-1");
         let message = RawValue::from_string("{\"payload\":1.0}".to_owned()).unwrap();
         let detail = EventDetail {

@@ -225,7 +225,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_url_has_a_queue_of_its_own_that_does_not_show_it() {
+    fn each_url_has_a_separate_queue_whose_name_hides_it() {
         let names = ["http://a/1", "http://a/2"].map(queue_name);
         assert_ne!(names[0], names[1]);
         assert_eq!(names[0], queue_name("http://a/1"));

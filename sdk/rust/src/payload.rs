@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_json_form_is_a_rejection() {
+    fn a_value_without_a_json_form_is_a_rejection() {
         let map = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert_eq!(
             to_json(&map).map_err(|rejection| rejection.code),

@@ -165,7 +165,7 @@ mod tests {
     use crate::testing;
 
     #[test]
-    fn a_draft_goes_to_somebody_or_to_nobody() {
+    fn a_draft_has_a_destination_or_none() {
         let to = |draft: Result<Draft, Rejection>| draft.map(|draft| draft.destination);
         assert_eq!(
             to(Draft::new("a", Destination::user("bob"), "x")),

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_report_the_error_output_is_told() {
+    fn without_a_report_the_error_output_is_shown() {
         let said = ["cannot connect".to_owned()];
         let error = parse_report("", ExitStatus::default(), &said).expect_err("no report");
         assert!(error.to_string().contains("cannot connect"));

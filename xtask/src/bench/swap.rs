@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn cold_and_cached_swaps_are_told_apart() {
+    fn cold_and_cached_swaps_are_distinguished() {
         let swap = |cached, from_file_ms| Swapped {
             cached,
             from_file_ms,

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_sdk_that_nobody_knows_is_an_error() {
+    fn an_unknown_sdk_is_an_error() {
         let workspace = Workspace::find().expect("this workspace");
         let args = ClientsArgs {
             client: vec!["cobol".to_owned()],

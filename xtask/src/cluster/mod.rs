@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_arguments_are_refused() {
         for words in [["--nodes", "0"], ["--nodes", "27"], ["--port", "0"]] {
             assert!(args(&words).is_err(), "{words:?}");
         }

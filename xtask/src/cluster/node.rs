@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_told_its_own_name_address_and_cache_and_the_common_redis() {
+    fn each_node_gets_its_own_name_address_and_cache_and_the_common_redis() {
         let workspace = Workspace::find().expect("this workspace");
         let told = |name, port| {
             let (node, program) = (Node::new(name, port), Path::new("signalbox"));

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_by_what_it_waits_for_by_an_interrupt_or_by_time() {
+    fn a_wait_ends_by_its_condition_an_interrupt_or_a_timeout() {
         let (events, mut watch) = watch();
         let mut wait = |time_max, done| watch.wait(&mut [], time_max, || done).ok();
         assert_eq!(wait(PATIENCE, true), Some(true));

@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_plugin_did_is_read_from_the_metrics() {
+    fn the_activity_of_a_plugin_is_read_from_the_metrics() {
         let counted = "# TYPE wss_plugin_calls counter\n\
             wss_plugin_calls_total{plugin=\"a\"} 3\n\
             wss_plugin_failures_total{plugin=\"a\",kind=\"trap\"} 1\n\

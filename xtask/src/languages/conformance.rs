@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_library_writes_is_written_as_it_is() {
+    fn raw_json_is_written_unchanged() {
         let mut value = serde_json::json!({"a": {"$raw": "1e400"}, "b": [{"$raw": ["[", {"$repeat": ["9", 3]}, "]"]}]});
         expand(&mut value);
         let text = written_out(value).expect("all is there");
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_repeats_is_written_out() {
+    fn repetitions_are_expanded() {
         let mut value = serde_json::json!({"a": [{"$repeat": ["ab", 3]}], "b": 1});
         expand(&mut value);
         assert_eq!(value, serde_json::json!({"a": ["ababab"], "b": 1}));

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn snippets_end_where_their_fence_does() {
+    fn snippets_end_with_their_fence() {
         let guide = "a\n```ts\nlet a;\n```\nb\n```python\npass\n```\n```ts\nlet b;\n```\n";
         assert_eq!(snippets(guide, "ts"), ["let a;\n", "let b;\n"]);
     }

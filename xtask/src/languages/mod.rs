@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_language_that_nobody_knows_is_an_error() {
+    fn an_unknown_language_is_an_error() {
         let workspace = Workspace::find().expect("this workspace");
         let program = Path::new("signalbox");
         let error = test(&workspace, program, program, &["cobol".to_owned()]);

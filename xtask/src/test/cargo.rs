@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cargo_runs_is_shown_and_what_failed_is_returned() {
+    fn running_tests_are_shown_and_failed_ones_are_returned() {
         let (shown, error, failed) = run_script(
             "echo '  Running tests/a.rs (target/debug/deps/a-1)' >&2; echo failures:; echo '    t'; \
              echo 'test result: FAILED. 0 passed; 1 failed'",

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_name_what_failed() {
+    fn the_last_lines_name_all_failures() {
         let mut steps = Steps::default();
         steps.step("tests, run 1", &[], || {
             bail!("1 failed; they are named below")

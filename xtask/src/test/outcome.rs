@@ -181,7 +181,7 @@ test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
     }
 
     #[test]
-    fn what_a_failed_test_printed_names_no_failures() {
+    fn the_output_of_a_failed_test_is_not_read_as_names_of_failures() {
         let failed = failed(
             "
      Running tests/it/main.rs (target/debug/deps/it-77)

@@ -179,7 +179,7 @@ fn waits_are_random_and_double_up_to_a_bound() {
 }
 
 #[test]
-fn close_codes_and_statuses_lead_to_what_the_table_says() {
+fn close_codes_and_statuses_are_handled_as_in_the_table() {
     let after = |code, status| {
         let ending = Ending {
             code,
@@ -227,7 +227,7 @@ fn retry_after_is_at_most_a_minute_and_nothing_if_it_is_no_number() {
 }
 
 #[test]
-fn the_backoff_begins_anew_only_after_a_connection_that_lasted() {
+fn the_backoff_resets_only_after_a_connection_that_lasted() {
     let mut bench = Bench::connected();
     bench.lose();
     bench.pass(Duration::from_millis(500));
@@ -324,7 +324,7 @@ fn silence_means_nothing_while_the_application_takes_no_events() {
 }
 
 #[test]
-fn events_that_nobody_takes_are_bounded_and_the_newest_state_stays() {
+fn unread_events_are_bounded_and_the_newest_state_is_kept() {
     let mut options = Options::user("ws://server/ws", "ann");
     options.events_max = 4;
     let mut bench = Bench::new(options);
@@ -398,7 +398,7 @@ fn the_messages_of_the_user_are_asked_for_after_a_gap_and_repetitions_are_droppe
 }
 
 #[test]
-fn what_is_no_frame_is_reported_and_changes_nothing() {
+fn an_invalid_frame_is_reported_and_changes_nothing() {
     let mut bench = Bench::connected();
     bench.events();
     for garbage in [

@@ -182,7 +182,7 @@ async fn keys_are_fetched_again_from_time_to_time_without_anybody_asking() {
 }
 
 #[tokio::test]
-async fn the_last_good_keys_stay_whatever_is_answered_later() {
+async fn the_last_good_keys_stay_after_any_later_answer() {
     let provider = Provider::start(&set(0, "a")).await;
     let (keys, metrics) = provider.keys(Duration::from_millis(1), HOUR);
     assert!(keys.set_for(Some("a")).await.is_ok());

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_who_fills_its_share_is_refused_and_others_are_not() {
+    fn a_sender_that_exceeds_its_share_is_refused_and_others_are_not() {
         let (table, start) = (OnceTable::default(), Instant::now());
         let large = "x".repeat(USER_BYTES_MAX / 4);
         let mut kept = 0;

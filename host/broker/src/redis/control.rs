@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nodes_say_begins_as_nothing_else_does_and_comes_back_as_it_was() {
+    fn control_requests_have_a_unique_prefix_and_read_back_unchanged() {
         let disconnect = UserRequest::Disconnect {
             code: CloseCode::KICKED,
             reason: "\"bye\"".to_owned(),
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_joins_a_room_that_cannot_exist() {
+    fn a_room_with_an_invalid_name_cannot_be_joined() {
         for room in [String::new(), "x".repeat(256)] {
             let act = ControlAction::Join { room };
             assert!(UserRequest::try_from(act).is_err());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_closed_with_a_code_that_is_not_for_it() {
+    fn a_disconnection_with_an_invalid_code_is_refused() {
         let act = |code| ControlAction::Disconnect {
             code,
             reason: String::new(),

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_tells_what_its_server_understands() {
+    fn a_lease_shows_the_features_of_its_server() {
         for (value, ability) in [
             ("1", Ability::Messages),
             ("2", Ability::Traces),

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_the_user_has_left_gets_a_message_only_if_nobody_else_can_take_it() {
+    fn a_server_that_the_user_has_left_gets_a_message_only_if_no_other_can_take_it() {
         let some_hold = known(&["own", "a", "b", "c"], &["b"]);
         assert_eq!(receivers(&some_hold, false), ["a", "c"]);
         assert_eq!(receivers(&some_hold, true), ["a", "c"]);

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mark_is_not_taken_for_one() {
+    fn foreign_text_is_not_taken_for_a_mark() {
         for content in ["", "x 0", "1 z", "300 0"] {
             let text = LineKind::TO.write(|line| line.push_str(content)) + "x";
             assert_eq!(read(&text), None, "{content:?}");

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_hash_is_no_decision_whoever_wrote_it() {
+    fn a_malformed_hash_is_never_a_decision() {
         let good = json(&decision(7));
         let sha256 = "ab".repeat(32);
         for wrong in [

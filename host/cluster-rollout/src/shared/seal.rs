@@ -167,7 +167,7 @@ mod tests {
     const KEY: Option<&str> = Some("an-admin-key");
 
     #[test]
-    fn what_one_node_seals_another_with_the_key_opens() {
+    fn a_sealed_decision_is_opened_by_another_node_with_the_key() {
         let text = seals(KEY, "p:").seal(SealedKind::Decision, &["chat"], "{}");
         let open = |seals: Seals, kind, about: &[&str], text: &str| {
             let opened = seals.open(kind, about, text);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_was_replaced_is_told_from_a_strangers() {
+    fn a_replaced_key_is_distinguished_from_an_unknown_one() {
         let key = Arc::new(Mutex::new("first".to_owned()));
         let now = key.clone();
         let rotating = Seals::new(Arc::new(move || Some(now.lock().unwrap().clone())), "");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_is_read_without_a_panic() {
+    fn any_content_is_read_without_a_panic() {
         let seals = seals(KEY, "");
         for text in [
             "",

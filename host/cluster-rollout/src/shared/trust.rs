@@ -44,7 +44,7 @@ mod tests {
     use super::{super::texts::tests::decision, *};
 
     #[test]
-    fn a_decision_is_written_down_anew_if_it_is_lost_and_never_over_a_later_one() {
+    fn a_lost_decision_is_written_again_and_never_replaces_a_later_one() {
         let own = decision(7);
         let is_lost = |stands: LogText<Decision>| is_lost(&stands, &own);
         assert!(is_lost(LogText::Nothing));
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_believed_has_a_reason() {
+    fn every_distrusted_decision_has_a_reason() {
         let entry = |decided| PluginEntry {
             decided,
             text: Arc::from([]),

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_quorum_so_many_are_enough_once_all_have_answered_or_the_time_is_over() {
+    fn a_quorum_is_enough_once_all_have_answered_or_the_time_is_over() {
         use NodeOutcome::{Admitted, NoAnswer, Refused};
         let judge = |outcomes: &[NodeOutcome], late| judge(&nodes(outcomes), Some(2), late);
         assert_eq!(judge(&[Admitted, Admitted, Refused], false), VoteResult::Go);

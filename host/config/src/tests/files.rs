@@ -192,7 +192,7 @@ fn a_new_version_may_be_tried_on_copies_first() {
 }
 
 #[test]
-fn a_named_file_that_is_missing_is_an_error_and_says_what_to_do() {
+fn a_missing_named_file_is_an_error_with_advice() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("other.toml");
     let errors = Config::load(Some(&path), &Environment::new()).expect_err("the file is missing");

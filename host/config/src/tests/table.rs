@@ -60,7 +60,7 @@ fn every_key_can_be_set_by_its_variable() {
 }
 
 #[test]
-fn a_key_is_named_where_it_differs_and_needs_a_restart_or_not_as_the_table_says() {
+fn a_changed_key_is_named_and_needs_a_restart_as_the_table_specifies() {
     let read = |environment: &[(&str, &str)]| {
         let environment = environment
             .iter()

@@ -129,7 +129,7 @@ fn debug_output_shows_no_secret() {
 }
 
 #[test]
-fn no_error_shows_what_may_be_a_secret_even_in_a_key_that_is_none() {
+fn no_error_shows_a_possible_secret_even_in_an_unknown_key() {
     for (text, environment) in [
         ("[auth]\njwks_url = \"https://hush:hush@a/keys\"\n", None),
         ("[auth]\njwks_url = \"hush:hush@a/keys\"\n", None),

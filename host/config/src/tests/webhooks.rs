@@ -52,7 +52,7 @@ fn every_event_has_a_name_and_an_unknown_one_is_an_error_that_names_the_nearest(
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_named_and_no_secret_is_shown() {
+fn missing_and_invalid_settings_are_named_without_secrets() {
     for (old, new, expected) in [
         (
             "url = \"https://a.example/hook\"\n",
@@ -202,7 +202,7 @@ fn a_variable_for_webhooks_is_an_error_that_names_the_file() {
 }
 
 #[test]
-fn events_that_go_over_a_network_without_tls_are_told() {
+fn webhooks_without_tls_are_warned_about() {
     let told = |url: &str| load(&WEBHOOK.replace("https://a.example/hook", url)).advice;
     assert!(told("http://a.example/hook")[0].starts_with("webhooks[0].url has no TLS"));
     for url in [

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_what_no_state_names_goes() {
+    fn written_components_are_read_and_unreferenced_ones_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let mut folder = HistoryFolder::new(&dir.path().join("versions"));
         assert_eq!(folder.read("a").unwrap(), None);

@@ -157,7 +157,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_and_what_is_torn_or_of_another_layout_is_not() {
+    fn a_written_record_is_read_and_a_torn_or_foreign_one_is_not() {
         let mut state = state(1, &[2]);
         state.rolled_back.push(RolledBackVersion {
             sha256: Sha256::from([3; 32]),
@@ -176,7 +176,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_list_of_those_taken_back_is_bounded_and_names_each_once() {
+    fn the_list_of_rolled_back_versions_is_bounded_and_names_each_once() {
         let mut list = Vec::new();
         let taken_back = |number: u8, config: Option<u8>| RolledBackVersion {
             sha256: Sha256::from([number; 32]),

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_could_not_be_written_is_said_and_written_with_the_next_change() {
+    async fn a_failed_write_is_reported_and_repeated_with_the_next_change() {
         let dir = tempfile::tempdir().unwrap();
         // A file where the folder should be.
         let path = dir.path().join("versions");

@@ -28,7 +28,7 @@ fn warm(place: Option<Checkout<u32>>) -> Option<u32> {
 }
 
 #[test]
-fn those_who_wait_are_served_in_order_and_nobody_overtakes_them() {
+fn waiting_callers_are_served_in_order() {
     let pool = Pool::new(1);
     assert_eq!(warm(pool.take_or_queue().ok()), Some(0));
     let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(pool.take())).collect();
@@ -80,7 +80,7 @@ fn no_more_instances_exist_than_may() {
 }
 
 #[test]
-fn what_nobody_used_since_the_last_look_is_given_back_and_some_are_kept() {
+fn instances_unused_since_the_last_check_are_released_down_to_the_minimum() {
     let pool = Pool::<u32>::new(5);
     for _ in 0..5 {
         assert!(pool.take_or_queue().is_ok());
@@ -112,7 +112,7 @@ fn those_that_are_lent_count_among_the_ones_that_are_kept() {
 }
 
 #[test]
-fn so_many_may_wait_and_who_gave_up_does_not_count() {
+fn the_number_of_waiting_callers_is_bounded_and_cancelled_ones_do_not_count() {
     let pool = Pool::<u32>::new(1);
     assert!(pool.take_or_queue().is_ok());
     let join = || match pool.take_or_queue() {
@@ -128,7 +128,7 @@ fn so_many_may_wait_and_who_gave_up_does_not_count() {
 }
 
 #[test]
-fn a_thread_gets_what_it_used_last_and_else_what_others_have() {
+fn a_thread_reuses_its_last_instance_or_takes_one_of_another_thread() {
     let pool = Pool::<u32>::new(3);
     for instance in 1..=3 {
         assert!(pool.take_or_queue().is_ok());

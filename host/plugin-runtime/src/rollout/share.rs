@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_in_particular_is_among_all_alone() {
+    fn an_unnamed_caller_is_only_in_a_share_of_all() {
         assert!(!is_among(99, "chat", ""));
         assert!(is_among(100, "chat", ""));
     }

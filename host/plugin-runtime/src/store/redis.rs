@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scripts_count_what_the_other_store_counts() {
+    fn the_scripts_count_the_same_bytes_as_the_memory_store() {
         let line = format!("local ENTRY_BYTES = {}\n", super::super::ENTRY_BYTES);
         assert!(include_str!("redis/common.lua").contains(&line));
     }

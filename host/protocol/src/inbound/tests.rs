@@ -51,7 +51,7 @@ fn an_absent_payload_is_null_and_empty_names_are_absent() {
 }
 
 #[test]
-fn the_last_of_two_fields_counts_and_unknown_ones_are_passed_over() {
+fn the_last_of_two_fields_counts_and_unknown_ones_are_ignored() {
     let text = r#"{"type":"a","type":"b","senderId":[{"x":1}],"timestamp":7}"#;
     assert_eq!(Envelope::parse(text).unwrap().event_type, "b");
 }
@@ -162,7 +162,7 @@ fn an_old_client_may_carry_anything_as_id_and_room() {
 }
 
 #[test]
-fn an_old_client_reaches_its_receiver_whatever_room_it_names() {
+fn an_old_clients_message_with_a_receiver_is_delivered_with_any_room() {
     let text = r#"{"type":"a","receiverId":"u","room":"kitchen"}"#;
     let envelope = Envelope::parse_as(text, Dialect::WebsocketApp).unwrap();
     assert_eq!(envelope.receiver.as_deref(), Some("u"));
@@ -304,7 +304,7 @@ impl<'de> serde::Deserialize<'de> for InOrder {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn a_frame_means_what_a_parser_that_reads_everything_finds(frame in frames()) {
+    fn the_frame_parser_agrees_with_a_full_json_parser(frame in frames()) {
         let read = Envelope::parse_as(&frame, Dialect::WebsocketApp).ok().map(|envelope| {
             [
                 Some(envelope.event_type.to_string()),
@@ -317,7 +317,7 @@ proptest! {
     }
 
     #[test]
-    fn what_signalbox_v1_may_send_an_old_client_may_send_too(frame in frames()) {
+    fn an_old_client_may_send_every_frame_of_v1(frame in frames()) {
         if let Ok(envelope) = Envelope::parse(&frame) {
             let old = Envelope::parse_as(&frame, Dialect::WebsocketApp).unwrap();
             prop_assert_eq!(format!("{envelope:?}"), format!("{old:?}"));

@@ -22,7 +22,7 @@ fn a_delivery_has_the_fields_of_websocket_app_in_their_order() {
 }
 
 #[test]
-fn room_and_message_id_follow_where_they_apply() {
+fn room_and_message_id_are_included_if_they_apply() {
     let frame = Delivery {
         room: Some("r\"1"),
         message_id: Some("m"),

@@ -20,7 +20,7 @@ fn reason(text: &str) -> String {
 }
 
 #[test]
-fn what_our_own_nodes_publish_is_handed_on_without_a_copy() {
+fn messages_of_our_nodes_are_forwarded_without_a_copy() {
     let delivery = Delivery {
         event_type: "chat_message",
         payload: r#"{"a": 1.0, "b":"\u00e4\n" }"#,
@@ -83,7 +83,7 @@ fn names_are_normalised_and_fields_come_in_their_order() {
 }
 
 #[test]
-fn what_is_missing_is_added_and_what_nobody_knows_is_dropped() {
+fn missing_fields_are_added_and_unknown_ones_dropped() {
     assert_eq!(
         frame(
             r#"{"type":"news","receiverId":"bob","id":"7","priority":{"a":[1]},"offset":3,"once":true}"#
@@ -240,7 +240,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_out_is_json_with_the_fields_of_the_protocol(text in worker()) {
+    fn encoded_frames_are_json_with_the_fields_of_the_protocol(text in worker()) {
         if let Ok(published) = normalise(&text, NOW) {
             let value: Value = serde_json::from_str(&published.frame).unwrap();
             let receiver = published.receiver.map(|user| user.to_string()).unwrap_or_default();

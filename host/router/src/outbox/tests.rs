@@ -73,7 +73,7 @@ fn turn(outbox: &Outbox) -> Poll<io::Result<CloseRequest>> {
 }
 
 #[test]
-fn frames_are_written_in_order_by_whoever_flushes() {
+fn frames_are_written_in_order_by_any_flusher() {
     let (outbox, socket) = outbox();
     socket.give_room(1000);
     assert_eq!(
@@ -111,7 +111,7 @@ fn every_length_of_frame_survives_writes_that_end_anywhere() {
 }
 
 #[test]
-fn a_socket_without_room_is_the_sessions_and_it_goes_on_where_it_was() {
+fn the_session_continues_a_partial_write_once_the_socket_is_writable() {
     let (outbox, socket) = outbox();
     socket.give_room(5);
     outbox.push(frame("abc"), true, 1000).unwrap();
@@ -221,7 +221,7 @@ fn a_close_frame_is_sent_although_control_frames_fill_the_outbox() {
 }
 
 #[test]
-fn control_frames_overtake_what_waits_and_never_break_into_a_frame() {
+fn control_frames_overtake_waiting_frames_and_never_split_one() {
     for begun in 0..8 {
         let (outbox, socket) = outbox();
         socket.give_room(begun);

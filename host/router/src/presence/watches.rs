@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn watchers_of_a_room_that_begins_anew_get_everything() {
+    async fn watchers_of_a_room_with_a_new_epoch_get_the_full_list() {
         let table = WatchTable::default();
         watcher(&table, "ann");
         assert_eq!(read(&table), (1, 0));

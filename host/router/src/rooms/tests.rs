@@ -142,7 +142,7 @@ fn a_member_that_leaves_while_it_catches_up_is_gone() {
 }
 
 #[test]
-fn members_learn_that_they_missed_messages_and_go_on_after_them() {
+fn members_learn_that_they_missed_messages_and_continue_after_them() {
     let (rooms, pushed) = (RoomTable::default(), Pushed::default());
     let (ann, bob) = (connection("ann"), connection("bob"));
     join(&rooms, &ann);

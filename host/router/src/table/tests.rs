@@ -22,7 +22,7 @@ fn frame() -> Frame {
 }
 
 #[test]
-fn what_waits_when_the_node_cuts_its_clients_off_is_counted() {
+fn messages_waiting_at_the_end_of_a_drain_are_counted() {
     let table = table();
     let one = connection("a");
     table.insert(one.clone());
@@ -54,7 +54,7 @@ fn a_user_with_two_connections_gets_a_message_on_both_until_the_last_is_gone() {
 }
 
 #[test]
-fn a_users_connections_are_counted_and_closed_and_nobody_elses() {
+fn only_the_named_users_connections_are_counted_and_closed() {
     let table = table();
     let (one, two, other) = (connection("a"), connection("a"), connection("b"));
     for connection in [&one, &two, &other] {

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_look_found_is_not_lost_with_its_caller() {
+    async fn a_found_change_is_not_lost_with_its_caller() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.wasm");
         fs::write(&file, "1").unwrap();

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_come_in_at_once_and_then_in_each_second() {
+    fn a_burst_is_let_in_at_once_and_then_a_rate() {
         let (limiter, start) = (AddressLimiter::default(), Instant::now());
         let let_in = |after: f64| {
             let now = start + Duration::from_secs_f64(after);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_so_many_places_and_gets_them_back() {
+    fn an_address_has_a_bounded_number_of_places_and_gets_them_back() {
         let limiter = Arc::<AddressLimiter>::default();
         let permit = |address: &str| limiter.permit(address.parse().unwrap(), 2);
         let (one, _two) = (permit("10.0.0.1").unwrap(), permit("10.0.0.1").unwrap());

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_426_says_what_to_upgrade_to_and_in_which_version() {
+    fn every_426_names_the_protocol_and_its_version() {
         for (header, value) in [(0, "close"), (1, "h2c"), (2, "8"), (2, "8, 13"), (2, "")] {
             let mut headers = GOOD;
             headers[header].1 = value;
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_may_list_more_than_one_thing_and_has_no_body() {
+    fn an_upgrade_header_may_list_several_tokens_and_the_request_has_no_body() {
         for (header, value) in [(0, "UPGRADE"), (0, "close ,upgrade"), (1, "h2c, websocket")] {
             let mut headers = GOOD;
             headers[header].1 = value;

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_burst_and_then_a_rate_and_is_told_how_long_to_wait() {
+    fn an_address_has_a_burst_and_a_rate_and_learns_how_long_to_wait() {
         let start = Instant::now();
         let throttle = Throttle::new(start);
         assert_eq!(guesses(&throttle, ip("10.0.0.1"), start), 50);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_who_finds_no_room_is_limited_with_others() {
+    fn the_table_is_bounded_and_further_addresses_share_a_limit() {
         let start = Instant::now();
         let throttle = Throttle::new(start);
         let address = |number: usize| {

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_far_over_the_limit_is_answered_without_an_id_and_then_closed() {
+    fn a_client_far_over_the_limit_is_answered_without_an_id_and_then_closed() {
         let (limits, now) = (limits(200, 400), Instant::now());
         let mut allowance = Allowance::new(now);
         let verdicts: Vec<_> = (0..1_000)
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_a_little_over_the_limit_for_long_stays_connected() {
+    fn a_client_slightly_over_the_limit_stays_connected() {
         let (limits, start) = (limits(200, 400), Instant::now());
         let mut allowance = Allowance::new(start);
         for message in 0..300_000 {

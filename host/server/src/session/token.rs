@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_process_was_stopped_the_grace_begins_anew_once() {
+    fn after_the_process_was_stopped_the_grace_restarts_once() {
         let mut clock = TokenClock::new(Some(at(1_000)), true);
         let step = clock.next_step(at(5_000), GRACE, true);
         assert_eq!(step, TokenStep::Announce(Duration::ZERO));

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_builds_leave_behind_is_no_change() {
+    fn build_outputs_are_no_change() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str| {
             let path = folder.path().join(name);

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn compiled_plugins_are_kept_where_the_user_keeps_such_things() {
+    fn compiled_plugins_are_kept_in_the_users_cache_folder() {
         let of = |cache_home: Option<&str>, home: Option<&str>| {
             let folder = folder_of_user(cache_home.map(PathBuf::from), home.map(PathBuf::from))?;
             Some(folder.display().to_string())

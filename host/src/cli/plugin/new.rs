@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_left_alone() {
+    fn existing_files_are_not_changed() {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("mine");
         create("mine", Language::Go, &folder).expect("nothing is there");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_template_has_what_a_project_needs() {
+    fn every_template_is_a_complete_project() {
         for language in Language::value_variants() {
             let files = language.files("mine");
             let text = |name: &str| {

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_takes_nothing_holds_nobody_up_and_what_does_not_fit_is_counted() {
+    fn a_stalled_log_file_delays_nothing_and_lost_lines_are_counted() {
         let gate = Gate::stalled();
         let line = line(1024);
         for _ in 0..BUFFER_BYTES_MAX / line.len() + 7 {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn once_the_file_goes_on_one_line_says_how_many_were_lost_and_where() {
+    fn once_a_stalled_log_resumes_one_line_counts_the_lost_lines() {
         let gate = Gate::stalled();
         gate.output.push(&line(BUFFER_BYTES_MAX));
         for _ in 0..3 {

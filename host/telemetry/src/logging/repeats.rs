@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_for_and_what_has_a_limit_of_its_own_is_not_limited() {
+    fn debug_lines_and_separately_limited_lines_are_not_limited() {
         let (lines, left_out) = heard(|| {
             (0..200).for_each(|_| debug!("detail"));
             (0..200).for_each(|_| info!(target: "signalbox::plugin", "a plugin's"));

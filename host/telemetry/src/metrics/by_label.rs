@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_code_has_a_counter_of_its_own() {
+    fn every_error_code_has_a_counter() {
         let rejected = ByErrorCode::default();
         for (index, code) in ErrorCode::ALL.into_iter().enumerate() {
             assert_eq!(code as usize, index);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_result_of_a_recovery_has_a_counter_of_its_own() {
+    fn every_result_of_a_recovery_has_a_counter() {
         let recoveries = ByRecovery::default();
         for (index, failure) in RecoveryFailure::ALL.into_iter().enumerate() {
             recoveries.of(Some(failure)).add(index as u64);

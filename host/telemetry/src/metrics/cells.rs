@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_counter_sums_what_all_threads_add() {
+    fn a_counter_sums_over_all_threads() {
         let counter = Counter::default();
         std::thread::scope(|scope| {
             for _ in 0..20 {

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket_and_what_is_above_it_to_the_next() {
+    fn a_bucket_includes_its_upper_bound() {
         for bucket in 0..BUCKETS - 1 {
             let bound = bound_us(bucket).unwrap();
             assert_eq!(bucket_of(bound), bucket, "{bound}");

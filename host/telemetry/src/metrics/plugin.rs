@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plugin_has_at_most_100_metrics_of_its_own() {
+    fn a_plugin_has_at_most_100_metrics() {
         let stats = GuestMetrics::default();
         for index in 0..GUEST_FIGURES_MAX {
             stats.count(&format!("m{index}"), 1).unwrap();

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_panics_is_counted_and_started_again_with_what_it_had() {
+    async fn a_task_that_panics_is_counted_and_restarted_with_its_state() {
         let metrics = Arc::<Metrics>::default();
         let (sender, mut numbers) = tokio::sync::mpsc::unbounded_channel();
         let task = spawn("test", &metrics, 0, move |runs: &mut u32| {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_panics_is_counted_and_goes_on() {
+    fn a_thread_that_panics_is_counted_and_continues() {
         let (metrics, mut runs) = (Metrics::default(), 0);
         on_this_thread("test", &metrics, || {
             runs += 1;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_a_bound_and_begin_anew_after_a_steady_run() {
+    fn pauses_double_up_to_a_bound_and_reset_after_a_steady_run() {
         let mut backoff = Backoff::default();
         let pauses: Vec<_> = (0..12).map(|_| backoff.next(Duration::ZERO)).collect();
         assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_has_room_for_so_many_and_the_next_one_again() {
+    fn traces_per_second_are_bounded() {
         let sampling = Sampling::new(1.0, 3);
         let now = Instant::now();
         let picked = |after| {

@@ -105,7 +105,7 @@ mod tests {
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn what_is_traced_elsewhere_is_gone_on_with() {
+    fn a_sampled_trace_is_continued() {
         let Parent(context) = Parent::parse(PARENT).expect("it is one");
         assert_eq!(context.trace_id().to_string(), PARENT[3..35]);
         assert_eq!(context.span_id().to_string(), PARENT[36..52]);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_traced_elsewhere_or_misspelled_is_not() {
+    fn an_unsampled_or_malformed_trace_is_not_continued() {
         let zeros = format!("00-{}-b7ad6b7169203331-01", "0".repeat(32));
         let unsampled = PARENT.replace("-01", "-00");
         for text in [
@@ -130,7 +130,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_passed_over(text in "\\PC*") {
+        fn any_text_is_read_or_ignored(text in "\\PC*") {
             let _ = Parent::parse(&text);
         }
     }

@@ -183,9 +183,7 @@ pub(super) async fn a_query_gets_the_newest_messages_between_its_bounds(
     }
 }
 
-pub(super) async fn concurrent_readers_get_what_each_asked_for(
-    make: impl AsyncFn(usize) -> Cluster,
-) {
+pub(super) async fn concurrent_readers_each_get_their_page(make: impl AsyncFn(usize) -> Cluster) {
     let Cluster {
         nodes, _backend, ..
     } = make(1).await;
@@ -329,7 +327,7 @@ pub(super) async fn positions_come_in_the_order_of_the_rooms(make: impl AsyncFn(
     assert_eq!(nodes[0].positions(&[]).await, []);
 }
 
-pub(super) async fn histories_are_independent_whatever_the_names_of_their_rooms(
+pub(super) async fn histories_of_rooms_with_any_names_are_independent(
     make: impl AsyncFn(usize) -> Cluster,
 ) {
     let Cluster {

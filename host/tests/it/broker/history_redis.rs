@@ -232,7 +232,7 @@ async fn a_message_goes_with_its_position_to_nodes_that_understand_it_and_alone_
 }
 
 #[tokio::test]
-async fn a_position_that_is_malformed_or_comes_with_no_receiver_reaches_nobody() {
+async fn a_message_with_a_malformed_position_or_without_a_receiver_is_not_delivered() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 1, &Arc::default()).await;
     nodes[0].connect("u").await;
@@ -277,7 +277,7 @@ async fn a_message_of_a_users_history_goes_with_its_position_to_nodes_that_under
 }
 
 #[tokio::test]
-async fn a_message_of_the_history_of_a_user_who_has_moved_follows_with_its_number() {
+async fn a_history_message_of_a_user_who_has_moved_is_forwarded_with_its_number() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
     nodes[1].connect("u").await;

@@ -65,7 +65,7 @@ pub(super) async fn users_on_other_nodes_are_counted(make: impl AsyncFn(usize) -
     assert!(rough.unwrap().users >= 2);
 }
 
-pub(super) async fn rooms_and_members_on_other_nodes_are_told_from_those_here(
+pub(super) async fn local_and_remote_rooms_and_members_are_distinguished(
     make: impl AsyncFn(usize) -> Cluster,
 ) {
     let Cluster {
@@ -117,7 +117,7 @@ pub(super) async fn a_node_that_leaves_takes_its_members_along(
     .await;
 }
 
-pub(super) async fn members_of_rooms_and_users_with_strange_names_are_told_apart(
+pub(super) async fn members_of_rooms_and_users_with_strange_names_are_distinguished(
     make: impl AsyncFn(usize) -> Cluster,
 ) {
     let Cluster {

@@ -46,7 +46,7 @@ async fn members_of_dead_servers_do_not_count_and_are_removed() {
 }
 
 #[tokio::test]
-async fn malformed_fields_are_passed_over() {
+async fn malformed_fields_are_ignored() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
     nodes[1].set_member("r", "ann", 1).await;

@@ -29,9 +29,9 @@ use self::{
         a_history_that_does_not_exist_is_created_and_keeps_its_epoch,
         a_history_that_is_reset_begins_another_epoch,
         a_query_gets_the_newest_messages_between_its_bounds,
-        concurrent_readers_get_what_each_asked_for,
+        concurrent_readers_each_get_their_page,
         concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere,
-        histories_are_independent_whatever_the_names_of_their_rooms,
+        histories_of_rooms_with_any_names_are_independent,
         looking_for_a_history_that_does_not_exist_creates_none,
         messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room,
         messages_of_a_users_history_reach_all_nodes_that_hold_the_user,
@@ -40,8 +40,8 @@ use self::{
     },
     members::{
         a_node_that_leaves_takes_its_members_along, all_nodes_learn_that_members_changed,
-        members_of_rooms_and_users_with_strange_names_are_told_apart,
-        rooms_and_members_on_other_nodes_are_told_from_those_here,
+        local_and_remote_rooms_and_members_are_distinguished,
+        members_of_rooms_and_users_with_strange_names_are_distinguished,
         the_members_of_a_room_are_the_users_of_all_nodes, users_on_other_nodes_are_counted,
     },
     nodes::{Cluster, Node, Reached, memory_cluster, redis_cluster, redis_server},
@@ -72,7 +72,9 @@ async fn a_user_is_reached_on_other_nodes_only(make: impl AsyncFn(usize) -> Clus
     nodes[1].expect("user u", &["x", "y"]).await;
 }
 
-async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster) {
+async fn a_message_for_an_absent_user_or_an_empty_room_reaches_nobody(
+    make: impl AsyncFn(usize) -> Cluster,
+) {
     let Cluster {
         nodes, _backend, ..
     } = make(2).await;
@@ -83,7 +85,7 @@ async fn nobody_is_reached_where_nobody_is(make: impl AsyncFn(usize) -> Cluster)
     assert_eq!(nodes[0].publish(Target::Room("never"), "x").await, 0);
 }
 
-async fn a_user_who_comes_is_reached_at_once(make: impl AsyncFn(usize) -> Cluster) {
+async fn a_user_who_connects_is_reachable_at_once(make: impl AsyncFn(usize) -> Cluster) {
     let Cluster {
         nodes, _backend, ..
     } = make(2).await;
@@ -135,7 +137,7 @@ async fn frames_to_one_target_keep_their_order(make: impl AsyncFn(usize) -> Clus
     nodes[1].expect("user u", &sent).await;
 }
 
-async fn a_user_who_moves_gets_all_that_was_published_once_and_in_order(
+async fn a_user_who_moves_gets_every_published_message_once_and_in_order(
     make: impl AsyncFn(usize) -> Cluster,
 ) {
     let Cluster {
@@ -457,12 +459,12 @@ macro_rules! passes_the_contract {
     ($broker:ident: $make:expr) => {
         passes_the_contract! { $broker: $make;
             a_user_is_reached_on_other_nodes_only
-            nobody_is_reached_where_nobody_is
-            a_user_who_comes_is_reached_at_once
+            a_message_for_an_absent_user_or_an_empty_room_reaches_nobody
+            a_user_who_connects_is_reachable_at_once
             a_room_is_published_once_for_each_node
             everyone_is_every_other_node
             frames_to_one_target_keep_their_order
-            a_user_who_moves_gets_all_that_was_published_once_and_in_order
+            a_user_who_moves_gets_every_published_message_once_and_in_order
             a_user_with_two_devices_gets_nothing_twice_on_either_while_one_moves
             a_node_that_leaves_loses_nothing_that_was_published
             the_other_nodes_that_hold_a_user_are_asked_and_answer
@@ -478,22 +480,22 @@ macro_rules! passes_the_contract {
             messages_are_numbered_from_one_and_reach_all_nodes_that_hold_the_room
             concurrent_senders_get_consecutive_numbers_that_are_the_same_everywhere
             a_query_gets_the_newest_messages_between_its_bounds
-            concurrent_readers_get_what_each_asked_for
+            concurrent_readers_each_get_their_page
             only_as_many_messages_are_kept_as_the_history_has_room_for
             a_history_that_does_not_exist_is_created_and_keeps_its_epoch
             looking_for_a_history_that_does_not_exist_creates_none
             a_history_that_is_reset_begins_another_epoch
             messages_of_a_users_history_reach_all_nodes_that_hold_the_user
             positions_come_in_the_order_of_the_rooms
-            histories_are_independent_whatever_the_names_of_their_rooms
+            histories_of_rooms_with_any_names_are_independent
             a_revocation_is_enforced_once_by_every_node_until_its_end
             revocations_of_different_names_are_different
             the_members_of_a_room_are_the_users_of_all_nodes
             all_nodes_learn_that_members_changed
             users_on_other_nodes_are_counted
-            rooms_and_members_on_other_nodes_are_told_from_those_here
+            local_and_remote_rooms_and_members_are_distinguished
             a_node_that_leaves_takes_its_members_along
-            members_of_rooms_and_users_with_strange_names_are_told_apart
+            members_of_rooms_and_users_with_strange_names_are_distinguished
             one_of_many_that_want_to_handle_a_message_does
             an_answer_is_repeated_by_all_nodes_until_it_is_forgotten
             a_message_that_was_not_handled_can_be_claimed_again

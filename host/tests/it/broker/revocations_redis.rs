@@ -53,7 +53,7 @@ async fn nodes_write_the_revocations_again_that_redis_has_lost() {
 }
 
 #[tokio::test]
-async fn foreign_texts_are_passed_over_and_announcements_may_get_lost() {
+async fn foreign_texts_are_ignored_and_lost_announcements_are_tolerated() {
     let server = Server::start().await;
     let end = lasting(token("a")).until_ms.to_string();
     for text in ["", "x", "{}", r#"{"token":7}"#, r#"{"token":"a"}"#] {

@@ -73,7 +73,7 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 }
 
 #[tokio::test]
-async fn what_cloudwatch_says_of_three_intervals_is_what_was_sent() {
+async fn cloudwatch_reports_three_intervals_as_sent() {
     let moto = Moto::start().await;
     let endpoint = format!("http://{}", moto.address);
     // The endpoint is set by the variable that every AWS program reads, the rest by the file.
@@ -261,7 +261,7 @@ async fn an_endpoint_that_fails_for_two_intervals_loses_no_count() {
 }
 
 #[tokio::test]
-async fn without_credentials_or_a_region_one_line_says_what_to_do_and_the_server_serves() {
+async fn without_credentials_or_a_region_the_server_serves_and_logs_advice() {
     let without = |names: &[&str]| {
         let variables = AWS.iter().filter(|(name, _)| !names.contains(name));
         variables.copied().collect::<Vec<_>>()

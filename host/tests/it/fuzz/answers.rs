@@ -12,7 +12,7 @@ const TARGET: Target = Target {
 };
 
 #[test]
-fn whatever_a_plugin_answers_the_server_lives_and_clients_get_frames_of_the_protocol() {
+fn any_answer_of_a_plugin_leaves_the_server_healthy_and_frames_valid() {
     let runtime = Runtime::new().expect("a runtime");
     let config = format!(
         "[limits]\nmessages_per_second = 0\n[[plugins]]\nname = \"follower\"\npath = \"follower.wasm\"\n\

@@ -68,7 +68,7 @@ const TARGET: Target = Target {
 const VARIABLE: &str = "#env ";
 
 #[test]
-fn any_configuration_is_read_or_every_error_of_it_is_told() {
+fn any_configuration_is_read_or_all_its_errors_are_reported() {
     let origin = Path::new("platform.toml");
     fuzz(&TARGET, |input| {
         let text = input.text();

@@ -70,7 +70,7 @@ const ROOMS: &str = "[[rooms]]\nmatch = \"*\"\nhistory = { size = 100, time = \"
                      [presence]\nflush = \"10ms\"\ngrace = \"10ms\"\n";
 
 #[test]
-fn any_frame_leaves_the_server_well_and_what_comes_back_is_of_the_protocol() {
+fn any_frame_leaves_the_server_healthy_and_answers_follow_the_protocol() {
     let runtime = Runtime::new().expect("a runtime");
     let config = format!("[limits]\nmessages_per_second = 0\n{ROOMS}{WITH_CHAT}");
     let server = runtime.block_on(server(&[], &config));

@@ -21,7 +21,7 @@ const TARGET: Target = Target {
 const END: &str = "end_of_the_exchange";
 
 #[test]
-fn whatever_is_published_to_a_node_clients_get_messages_alone() {
+fn clients_get_only_valid_messages_of_anything_published_to_a_node() {
     let runtime = Runtime::new().expect("a runtime");
     let redis = runtime.block_on(redis::Server::start());
     let url = redis.url();

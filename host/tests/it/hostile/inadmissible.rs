@@ -182,8 +182,7 @@ async fn refusal_of(inadmissible: &Inadmissible, manager: &PluginManager, file: 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_wrong_before_it_serves_is_refused_with_its_reason_and_the_live_version_serves_on()
- {
+async fn a_component_that_fails_before_it_serves_is_refused_and_the_live_version_continues() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("hostile.wasm");
     std::fs::write(&file, hostile()).unwrap();

@@ -163,7 +163,7 @@ async fn a_self_test_that_lies_lets_a_version_live_whose_failures_are_its_caller
 }
 
 #[tokio::test]
-async fn a_failure_in_any_interface_rejects_or_is_passed_over_as_the_operator_wants() {
+async fn a_failure_in_any_interface_rejects_or_passes_as_configured() {
     let (rejecting, passing) = (
         node(PATIENT).await,
         node(&format!("{PATIENT}on_failure = \"pass\"\n")).await,
@@ -287,7 +287,7 @@ async fn the_number_of_actions_is_the_operators_choice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn time_on_a_cpu_is_counted_wherever_a_call_goes_on() {
+async fn cpu_time_of_a_call_is_counted_on_every_thread() {
     // Half a second is far more than each call uses, and close to the difference between the CPU clocks of two threads.
     let limits = "call_cpu_max = \"500ms\"\ncall_time_max = \"25s\"\n";
     let node = node(limits).await;

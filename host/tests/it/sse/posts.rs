@@ -58,7 +58,7 @@ async fn an_address_that_guesses_keys_is_slowed_down_and_the_right_key_always_wo
 }
 
 #[tokio::test]
-async fn a_frame_for_nobody_or_that_is_none_gets_an_error_that_says_so() {
+async fn a_frame_for_an_unknown_connection_or_with_invalid_content_gets_a_clear_error() {
     let node = Node::start("[limits]\nframe_bytes_max = \"1KiB\"").await;
     let mut ann = EventClient::connect(&node, "ann").await;
     let own = ann.id().split_once('-').expect("a nonce").0.to_owned();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_stream_begins_with_welcome_and_carries_what_a_websocket_carries() {
+async fn a_stream_begins_with_welcome_and_carries_the_same_frames_as_a_websocket() {
     let node = Node::start("").await;
     let mut ann = EventClient::connect(&node, "ann").await;
     for (header, value) in [
@@ -115,7 +115,7 @@ async fn a_client_that_ends_its_request_has_left_properly() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_of_a_stream_is_closed_with_4001_and_delays_nobody() {
+async fn a_slow_reader_of_a_stream_is_closed_with_4001_and_delays_no_other_client() {
     let node = Node::start("[limits]\noutbox_bytes_max = \"64KiB\"\nmessages_per_second = 0").await;
     let mut slow = EventClient::connect(&node, "slow").await;
     let mut ann = node.reachable("ann").await;

@@ -213,7 +213,7 @@ async fn webhooks_come_change_and_go_while_the_server_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_drain_sends_what_waits_in_memory() {
+async fn a_drain_sends_the_events_in_memory() {
     let receiver = Receiver::start().await;
     let events = ["connected", "disconnected", "room_occupied", "room_vacated"];
     let webhook = receiver.webhook(&events, "").replace("10ms", "60s");

@@ -135,7 +135,7 @@ async fn members_of_rooms_with_presence_are_reported_by_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_is_back_within_the_grace_never_left() {
+async fn a_user_who_returns_within_the_grace_is_not_reported_as_left() {
     let receiver = Receiver::start().await;
     let config = format!(
         "{}[presence]\ngrace = \"1h\"\n[[rooms]]\nmatch = \"seen\"\npresence = true\n",
@@ -175,7 +175,7 @@ async fn a_user_who_is_back_within_the_grace_never_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_reaches_nobody_is_reported_as_its_receiver_would_have_got_it() {
+async fn an_undeliverable_message_is_reported_in_the_form_of_its_delivery() {
     let receiver = Receiver::start().await;
     let webhook = receiver.webhook(&["undelivered"], "rooms = [\"chat:*\"]");
     let node = Node::start(&format!("{webhook}[api]\nkeys = [\"{KEY}\"]\n")).await;

@@ -108,7 +108,7 @@ async fn the_example_of_a_receiver_gets_the_events_of_a_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_example_of_a_receiver_accepts_what_is_signed_now_and_handles_each_event_once() {
+async fn the_example_receiver_accepts_fresh_signatures_and_handles_each_event_once() {
     const PREVIOUS: &str = "past-past-past-past-past-past-past";
     let mut worker = Worker::start(PREVIOUS).await;
     let (now, minute) = (SystemTime::now(), Duration::from_secs(60));

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_in_the_words_of_json() {
+    fn error_messages_for_clients_use_json_terms() {
         for (json, reason) in [
             ("7", "has a number where an object is expected"),
             ("{}", "lacks the key `text`"),

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_readers_could_take_for_different_things_is_refused() {
+    fn ambiguous_json_is_refused() {
         let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
         for (json, reason) in [
             ("", NOT_JSON),

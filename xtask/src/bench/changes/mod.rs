@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_is_seen_by_no_version_or_by_two_is_told() {
+    fn a_message_seen_by_no_version_or_by_two_is_reported() {
         assert_eq!(misattributed(5, (5, 5, 5)), None);
         for seen in [(4, 5, 5), (5, 6, 5), (5, 5, 4)] {
             assert!(misattributed(5, seen).is_some_and(|what| what.starts_with("of 5 messages")));

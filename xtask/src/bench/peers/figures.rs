@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_shows_medians_and_spread_and_a_dash_for_what_is_missing() {
+    fn the_table_shows_medians_and_spread_and_a_dash_for_missing_values() {
         let figures = [figure(0, &[0.5, 0.7, 0.6]), figure(2, &[12.0, 14.0])];
         let text = table(&figures, &[&SERVERS[0], &SERVERS[2], &SERVERS[3]]);
         let expected = "| case | measure | Signalbox | Socket.IO | Centrifuge |\n\

@@ -142,7 +142,7 @@ fn a_loss_is_reported_before_later_messages_and_sets_the_position() {
 }
 
 #[test]
-fn a_join_that_fails_for_now_is_tried_again_and_one_that_fails_for_good_is_not() {
+fn a_temporarily_failed_join_is_retried_and_a_permanently_failed_one_is_not() {
     let mut bench = Bench::connected();
     let answer = bench.join("r", JoinOptions::default());
     for wait in [1, 2, 4] {

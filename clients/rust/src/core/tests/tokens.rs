@@ -87,7 +87,7 @@ fn a_token_is_kept_until_the_server_refuses_it_three_times_in_a_row() {
 }
 
 #[test]
-fn a_callback_that_fails_for_good_ends_the_client_even_while_it_is_connected() {
+fn a_permanent_failure_of_a_callback_closes_the_client_even_while_it_is_connected() {
     let mut bench = Bench::connected_with("first");
     bench.receive("token_expiring", json!({"expiresInMs": 30_000}));
     bench.pass(Duration::ZERO);

@@ -82,7 +82,7 @@ fn of_too_many_positions_the_least_recently_used_are_forgotten() {
 }
 
 #[test]
-fn a_sweep_discards_the_messages_and_positions_of_rooms_that_nobody_uses() {
+fn a_sweep_discards_the_messages_and_positions_of_unused_rooms() {
     let histories = MemoryHistories::default();
     append(&histories, "quiet", at(0));
     append(&histories, "busy", at(0));

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_of_the_room_ends_the_history() {
+    fn a_foreign_entry_ends_the_history() {
         let good = |id| entry(id, &["e1", FRAME]);
         let other_room = FRAME.replace(r#""room":"r""#, r#""room":"q""#);
         for bad in [

@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_end_where_clients_cannot_represent_them() {
+    fn offsets_stop_at_the_largest_number_that_clients_represent_exactly() {
         let bound = format!("tonumber(last) < {OFFSET_MAX}\n");
         for script in [APPEND, APPEND_ONCE, OPEN] {
             assert!(script.contains(&bound));

@@ -72,7 +72,7 @@ impl Room {
 }
 
 #[test]
-fn members_learn_who_comes_at_once_and_who_leaves_after_the_grace() {
+fn joins_are_reported_at_once_and_leaves_after_the_grace() {
     // The users that are there at each second, and the report that the members get.
     let steps = [
         ("ann", RosterChange::Nothing),
@@ -100,7 +100,7 @@ fn members_learn_who_comes_at_once_and_who_leaves_after_the_grace() {
 }
 
 #[test]
-fn a_user_who_goes_comes_and_goes_again_has_the_whole_grace_each_time() {
+fn a_user_who_leaves_repeatedly_gets_the_whole_grace_each_time() {
     let mut room = Room::with(&members("ann bob"));
     for now in ["ann", "ann bob"].repeat(20) {
         let change = room.after(SECOND * 4).sees(&members(now));
@@ -109,7 +109,7 @@ fn a_user_who_goes_comes_and_goes_again_has_the_whole_grace_each_time() {
 }
 
 #[test]
-fn the_end_of_the_grace_is_that_of_the_first_who_is_missing() {
+fn the_grace_ends_with_that_of_the_first_missing_user() {
     let mut room = Room::with(&members("ann bob eve"));
     assert_eq!(room.roster.grace_ends(LIMITS.grace), None);
     room.after(SECOND).sees(&members("ann bob"));
@@ -119,7 +119,7 @@ fn the_end_of_the_grace_is_that_of_the_first_who_is_missing() {
 }
 
 #[test]
-fn a_user_who_is_missing_counts_until_the_grace_is_over() {
+fn a_missing_user_counts_until_the_grace_is_over() {
     let mut room = Room::with(&members("ann bob"));
     room.sees(&members("ann"));
     assert_eq!(room.snapshot()["total"], 2);
@@ -129,7 +129,7 @@ fn a_user_who_is_missing_counts_until_the_grace_is_over() {
 }
 
 #[test]
-fn without_a_grace_who_is_missing_has_left() {
+fn without_a_grace_a_missing_user_has_left() {
     let known = Room::with(&members("ann bob"));
     let limits = RosterLimits {
         grace: Duration::ZERO,
@@ -177,7 +177,7 @@ fn more_users_than_the_limit_are_only_counted_until_they_are_a_tenth_fewer() {
 }
 
 #[test]
-fn users_who_are_missing_count_for_the_limit_of_the_list() {
+fn missing_users_count_for_the_limit_of_the_list() {
     let mut room = Room::with(&many(20));
     let mut others = many(20);
     others[0] = member("other");
@@ -208,7 +208,7 @@ fn a_list_of_too_many_bytes_is_only_counted() {
 }
 
 #[test]
-fn a_report_names_who_came_and_who_left() {
+fn a_report_names_joined_and_left_users() {
     let room = Room::with(&members("ann eve"));
     let report = room.roster.report("r", &users("eve", "bob")).unwrap();
     assert_eq!(

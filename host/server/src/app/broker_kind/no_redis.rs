@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_without_redis_says_what_it_lacks() {
+    fn a_build_without_redis_names_the_missing_feature() {
         let text = "[broker]\nkind = \"redis\"\n";
         let config = Config::parse(text, Path::new("platform.toml"), &Default::default());
         let Ok(BrokerConfig::Redis(config)) = config.map(|config| config.broker) else {

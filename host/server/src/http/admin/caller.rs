@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_is_what_the_documentation_says() {
+    fn a_fingerprint_matches_the_documentation() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         // printf 'signalbox-admin:%s' an-admin-key-of-tests | sha256sum | cut -c1-8
         assert_eq!(

@@ -23,7 +23,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reference_leads_somewhere_and_every_call_says_what_it_may_answer() {
+    fn every_reference_resolves_and_every_call_describes_its_answers() {
         checks::is_complete(DESCRIPTION);
     }
 }

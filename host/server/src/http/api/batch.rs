@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_a_list_of_whatever_its_messages_are() {
+    fn a_batch_is_a_list_of_any_kind_of_message() {
         let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
         let body = format!(r#"{{"messages":[{{"type":"a"}}, 5 ,"\ud83d",{deep}]}}"#);
         let expected = [r#"{"type":"a"}"#, "5", r#""\ud83d""#, &deep];

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_null_the_platform_and_nobody() {
+    fn omitted_fields_have_their_defaults() {
         let message = PostMessage::parse(br#"{"type":"news"}"#).unwrap();
         let posted = message.posted(None);
         assert_eq!(

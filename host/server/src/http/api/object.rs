@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_named_and_what_is_shown_of_it_is_bounded() {
+    fn an_unknown_field_is_named_in_bounded_length() {
         let said = message(r#"{"nmae":1}"#, |_| Ok(()));
         assert_eq!(said, "there is no field `nmae`; the fields are `a` and `b`");
         let long = format!(r#"{{"{}\n":1}}"#, "x".repeat(5000));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_declared_to_be_no_json_in_utf8_is_refused() {
+    fn a_body_not_declared_as_json_in_utf8_is_refused() {
         let check = |name, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(name, value.parse().unwrap());

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_are_told_apart_and_their_keys_are_not_shown() {
+    fn callers_are_identified_and_their_keys_are_not_shown() {
         let (one, other) = (OnceCaller::new("first-key"), OnceCaller::new("second-key"));
         assert_ne!(one.0, other.0);
         assert!(one.0.len() == CALLER_DIGITS && !one.0.contains("first"));

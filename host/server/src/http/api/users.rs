@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_where_the_nodes_say() {
+    fn a_user_is_online_on_the_nodes_that_report_it() {
         let all = found(user_outcome(1, &[UserAnswer::Connections(2)]), "own").unwrap();
         assert_eq!((all.online, all.connections), (true, 3));
         assert_eq!(all.nodes, ["own", "n0"]);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_is_believed() {
+    fn forwarding_headers_of_untrusted_peers_are_ignored() {
         for name in ["x-forwarded-for", "forwarded"] {
             let lines = [(name, "for=6.6.6.6"), (name, "6.6.6.6")];
             assert_eq!(seen("203.0.113.7:1", &lines), "203.0.113.7:1");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_the_proxy_does_not_set_names_nobody_else() {
+    fn contradicting_proxy_headers_are_not_trusted() {
         let both = |forwarded| {
             let lines = [
                 ("x-forwarded-for", "203.0.113.7:5"),

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn version_1_names_the_client_and_leaves_what_follows() {
+    async fn version_1_names_the_client_and_leaves_the_rest_unread() {
         for (header, client) in [
             (
                 "PROXY TCP4 203.0.113.7 10.0.0.1 4711 80\r\n",
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_refused_and_never_read_without_end() {
+    async fn an_invalid_proxy_header_is_refused_after_bounded_bytes() {
         let long = format!("PROXY TCP4 {}", "1".repeat(200));
         let huge = [v2::PROTOCOL_PREFIX, &[0x21, 0x11, 0xff, 0xff]].concat();
         for bad in [

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_nobody_else_can_have_are_own() {
+    fn only_addresses_and_allowed_names_are_own() {
         let allowed = ["chat.local".to_owned(), "*.example.test".to_owned()];
         let is_own = |host: &str| RequestTarget::parse(host).expect("a host").is_own(&allowed);
         for own in [

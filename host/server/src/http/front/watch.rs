@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_reads_is_overdue_and_one_that_moves_is_not() {
+    async fn an_unread_answer_times_out_and_one_that_progresses_does_not() {
         let watch = HttpWatch::new();
         watch.read(b"\r\n\r\n");
         watch.asked(false);

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interface_that_is_not_exported_is_named_with_what_to_do() {
+    fn a_missing_export_is_named_with_advice() {
         let all = project(r#""bigRooms","events","other""#);
         ensure(all.path()).expect("all are there");
         let some = project(r#""events""#);

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_has_what_links_lead_to_and_nothing_of_the_build_before() {
+    fn a_stage_has_the_targets_of_links_and_no_files_of_the_previous_build() {
         let project = tempfile::tempdir().expect("a folder");
         let elsewhere = tempfile::tempdir().expect("a folder");
         fs::write(elsewhere.path().join("a.wit"), "a").expect("a file");

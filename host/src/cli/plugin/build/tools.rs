@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_said_in_one_line_with_how_to_get_it() {
+    fn a_missing_tool_is_reported_in_one_line_with_its_installation() {
         let tool = Tool {
             program: "no-such-program-here",
             probe: "--version",

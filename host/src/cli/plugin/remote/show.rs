@@ -270,7 +270,7 @@ chat: version 4fa510f267ae is live on 1 of 2 nodes (250 ms)
     }
 
     #[test]
-    fn what_is_no_answer_of_a_server_is_not_taken_for_one() {
+    fn a_foreign_answer_is_not_taken_for_one_of_the_server() {
         assert!(error(502, &Value::Null).contains("502"));
         let closed = json!({"error": {"message": "the key is wrong"}});
         assert!(error(401, &closed).starts_with("the key is wrong; "));

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_case() {
+    fn an_error_names_its_case() {
         let case = |fields: &str| format!(r#"{{"cases":[{{"name":"first",{fields}}}]}}"#);
         for (fields, part) in [
             (r#""expect":{"dropped":true}"#, "one of `message`"),

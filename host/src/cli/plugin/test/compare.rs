@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_named_counts_outside_of_a_payload() {
+    fn outside_the_payload_only_expected_fields_are_compared() {
         let found = json!({"delivered": {"type": "a", "receiver": "u", "payload": {"x": 1}}});
         assert!(paths(json!({"delivered": {}}), found.clone()).is_empty());
         assert!(paths(json!({"delivered": {"type": "a"}}), found.clone()).is_empty());

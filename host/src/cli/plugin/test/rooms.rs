@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_room_holds_what_is_described_and_others_are_empty() {
+    async fn a_room_state_matches_its_description_and_other_rooms_are_empty() {
         let described = rooms(
             r#"{"r":{"members":[{"user":"eve"},{"user":"ann","connections":2,"info":{"n": 1}}],
                 "history":[{"offset":7,"type":"a","payload":1},{"offset":8,"type":"b","payload":2}]}}"#,

@@ -73,7 +73,7 @@ async fn a_dead_master_of_a_cluster_is_failed_over_to_its_replica_and_comes_back
 }
 
 #[tokio::test]
-async fn a_halted_master_of_a_cluster_is_failed_over_and_gives_way_when_it_goes_on() {
+async fn a_halted_master_of_a_cluster_is_failed_over_and_becomes_a_replica_when_it_resumes() {
     let mut cluster = Cluster::start().await;
     let heir = cluster.replica_of(1).await.expect("it has a replica");
     cluster.allow_failover().await;

@@ -27,7 +27,7 @@ async fn sentinels_fail_a_dead_master_over_and_make_it_a_replica_when_it_is_back
 }
 
 #[tokio::test]
-async fn sentinels_fail_over_when_they_are_told_to() {
+async fn sentinels_fail_over_on_command() {
     let sentinels = Sentinels::start().await;
     let before = sentinels.master().await.port();
     sentinels.fail_over().await;

@@ -32,7 +32,7 @@ async fn a_server_that_is_killed_comes_back_empty_at_the_same_address() {
 }
 
 #[tokio::test]
-async fn a_halted_server_answers_once_it_goes_on() {
+async fn a_halted_server_answers_once_it_resumes() {
     let mut server = Server::start().await;
     let mut connection = server.connect().await.expect("it accepts clients");
     server.stop();
@@ -66,7 +66,7 @@ async fn many_servers_start_at_once() {
 }
 
 #[tokio::test]
-async fn a_port_that_somebody_else_has_ends_the_start_and_is_told_apart() {
+async fn a_port_in_use_ends_the_start_with_its_own_error() {
     let server = Server::start().await;
     let dir = tempfile::tempdir().expect("a temporary folder");
     let config = dir.path().join("redis.conf");
@@ -145,7 +145,7 @@ async fn tls_is_spoken_by_a_certificate_of_the_authority_and_by_no_other() {
 }
 
 #[tokio::test]
-async fn commandstats_count_what_clients_say_and_nothing_else() {
+async fn commandstats_count_only_commands_of_clients() {
     let server = Server::start().await;
     assert_eq!(server.commandstats().await, [].into());
     let mut connection = server.connect().await.expect("it accepts clients");

@@ -89,7 +89,7 @@ async fn ask<T: FromRedisValue>(redis: &Server, words: &[&str]) -> T {
 }
 
 #[tokio::test]
-async fn a_server_of_the_old_kind_subscribes_anew_and_hears_what_is_for_all() {
+async fn a_websocket_app_server_subscribes_again_and_gets_broadcasts() {
     let mut redis = Server::start().await;
     let app = WebsocketApp::start(&redis.url()).await;
     let mut ann = app.connect("ann").await;
