@@ -285,7 +285,7 @@ mod tests {
         requirement(|| Ok(false), || bail!("no network"))
     }
 
-    fn told(requirements: &[Requirement], may_install: bool) -> String {
+    fn failure(requirements: &[Requirement], may_install: bool) -> String {
         let error = ensure_all(requirements, may_install).expect_err("it is missing");
         format!("{error:#}")
     }
@@ -298,22 +298,22 @@ mod tests {
 
     #[test]
     fn a_failed_installation_explains_the_next_step() {
-        let told = told(&[refused()], true);
-        assert!(told.contains("do it by hand: no network"), "{told}");
+        let failure = failure(&[refused()], true);
+        assert!(failure.contains("do it by hand: no network"), "{failure}");
     }
 
     #[test]
     fn everything_that_is_missing_is_named_at_once() {
-        let told = told(&[refused(), refused()], true);
-        assert_eq!(told.matches("do it by hand").count(), 2, "{told}");
+        let failure = failure(&[refused(), refused()], true);
+        assert_eq!(failure.matches("do it by hand").count(), 2, "{failure}");
     }
 
     #[test]
     fn nothing_is_installed_if_the_environment_forbids_it() {
         let absent = requirement(|| Ok(false), || panic!("must not be called"));
-        let told = told(&[absent], false);
+        let failure = failure(&[absent], false);
         for part in ["XTASK_INSTALL=no forbids", "do it by hand"] {
-            assert!(told.contains(part), "{told}");
+            assert!(failure.contains(part), "{failure}");
         }
         let there = requirement(|| Ok(true), || panic!("must not be called"));
         assert!(ensure_all(&[there], false).is_ok());
@@ -321,8 +321,8 @@ mod tests {
 
     #[test]
     fn an_installation_without_effect_is_an_error() {
-        let told = told(&[requirement(|| Ok(false), || Ok(()))], true);
-        assert!(told.contains("still missing"), "{told}");
+        let failure = failure(&[requirement(|| Ok(false), || Ok(()))], true);
+        assert!(failure.contains("still missing"), "{failure}");
     }
 
     #[test]

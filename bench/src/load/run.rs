@@ -197,12 +197,12 @@ impl Swarm {
             return Ok(());
         }
         let counts = self.tally.counts();
-        let said = match counts.first_errors.as_slice() {
+        let error = match counts.first_errors.as_slice() {
             [] => "nothing".to_owned(),
             errors => errors.join("; "),
         };
         bail!(
-            "{} of {count} connections were not confirmed after {} s; the server said: {said}",
+            "{} of {count} connections were not confirmed after {} s; the server said: {error}",
             count - counts.ready,
             CONFIRM_TIME_MAX.as_secs()
         )

@@ -171,12 +171,12 @@ impl MemoryBroker {
             async move {
                 NodeReport {
                     node: member.id,
-                    told: answer.await,
+                    answer: answer.await,
                 }
             }
         });
         let mut reports = join_all(reports).await;
-        reports.retain(|report| !report.told.is_nobody());
+        reports.retain(|report| !report.answer.is_nobody());
         reports
     }
 

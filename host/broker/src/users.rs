@@ -65,7 +65,7 @@ pub struct NodeReport {
     /// The server ID of the node.
     pub node: String,
     /// Its answer.
-    pub told: UserAnswer,
+    pub answer: UserAnswer,
 }
 
 /// The number of members of a room on another node.

@@ -151,13 +151,13 @@ mod tests {
         }
         assert_eq!((backlog.intervals.len(), backlog.len()), (5, 93));
         let requests = drain(&mut backlog);
-        let told: Vec<_> = requests[0]
+        let sent: Vec<_> = requests[0]
             .iter()
             .map(|datum| (datum.timestamp().unwrap().secs() - 1_000_000, datum.value()))
             .collect();
         let expected = [(60, 5), (120, 5), (180, 5), (240, 60), (270, 30)];
         assert_eq!(
-            told,
+            sent,
             expected.map(|(at, count)| (at, Some(f64::from(count))))
         );
     }

@@ -265,13 +265,13 @@ mod tests {
     #[test]
     fn a_sum_that_lags_behind_its_count_is_settled_later_and_nothing_is_lost() {
         let mut now = HistogramSnapshot::default();
-        let mut told = HistogramSnapshot::default();
+        let mut previous = HistogramSnapshot::default();
         // Three recordings of 1.1 µs, of which one has not reached the sum yet.
         now.buckets[1] = Bucket {
             count: 3,
             sum_ns: 2_200,
         };
-        let first = advance(&mut told, &now)[&1];
+        let first = advance(&mut previous, &now)[&1];
         assert_eq!(
             (first.count, first.sum_ns),
             (3, 3_003),
@@ -279,9 +279,9 @@ mod tests {
         );
         // The sum is complete, and ahead of its next count.
         now.buckets[1].sum_ns = 3_300 + 1_500;
-        assert_eq!(advance(&mut told, &now), BTreeMap::new());
+        assert_eq!(advance(&mut previous, &now), BTreeMap::new());
         now.buckets[1].count = 4;
-        let second = advance(&mut told, &now)[&1];
+        let second = advance(&mut previous, &now)[&1];
         assert_eq!(first.sum_ns + second.sum_ns, 3_300 + 1_500);
     }
 

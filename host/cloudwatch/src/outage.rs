@@ -8,7 +8,7 @@ use super::client::{PutError, PutErrorKind};
 /// The failures logged since pushing last went well.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    said: Vec<PutErrorKind>,
+    reported: Vec<PutErrorKind>,
     dropping: bool,
     /// Not reset after an outage: invalid values stay invalid.
     refused: bool,
@@ -22,20 +22,20 @@ impl Outage {
 
     /// Everything was taken.
     pub(super) fn over(&mut self) {
-        if !self.said.is_empty() {
+        if !self.reported.is_empty() {
             info!("metrics reach CloudWatch again");
         }
-        self.said.clear();
+        self.reported.clear();
         self.dropping = false;
     }
 
     /// A request failed. Each kind of reason is logged once, because the remedy differs.
     pub(super) fn failed(&mut self, metrics: &CloudWatchMetrics, error: &PutError) {
         metrics.pushes_failed.increment();
-        if self.said.contains(&error.kind) {
+        if self.reported.contains(&error.kind) {
             return;
         }
-        self.said.push(error.kind);
+        self.reported.push(error.kind);
         warn!(
             "metrics do not reach CloudWatch: {error}; they are kept for an hour; this is logged once"
         );

@@ -135,19 +135,19 @@ mod tests {
     #[test]
     fn a_port_alone_leaves_other_machines_out_and_it_is_said_how_to_let_them_in() {
         let alone = [("WSS_PORT", "9000")];
-        let told = advice("", &alone);
-        assert_eq!(told.len(), 1);
+        let lines = advice("", &alone);
+        assert_eq!(lines.len(), 1);
         for part in [
             "127.0.0.1:9000",
             "WSS_PORT",
             "auth.mode",
             "SIGNALBOX_SERVER__LISTEN=0.0.0.0:9000",
         ] {
-            assert!(told[0].contains(part), "{part}: {told:?}");
+            assert!(lines[0].contains(part), "{part}: {lines:?}");
         }
         let jwt = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"\n";
-        let told = advice(jwt, &alone);
-        assert!(!told[0].contains("auth.mode"), "{told:?}");
+        let lines = advice(jwt, &alone);
+        assert!(!lines[0].contains("auth.mode"), "{lines:?}");
         // An explicit address is intended.
         let listen = "[server]\nlisten = \"127.0.0.1:1\"\n";
         assert_eq!(advice(listen, &alone), [""; 0]);
@@ -163,15 +163,15 @@ mod tests {
     fn a_key_set_without_issuer_or_audience_is_warned_about() {
         let auth = |rest: &str| format!("[auth]\nmode = \"jwt\"\njwks_file = \"a\"\n{rest}");
         let (issuer, audience) = ("jwt_issuer = \"i\"\n", "jwt_audience = \"a\"\n");
-        let told = advice(&auth(""), &[]);
+        let lines = advice(&auth(""), &[]);
         assert!(
-            told[0].contains("without auth.jwt_issuer and auth.jwt_audience"),
-            "{told:?}"
+            lines[0].contains("without auth.jwt_issuer and auth.jwt_audience"),
+            "{lines:?}"
         );
-        let told = advice(&auth(issuer), &[]);
-        assert!(told[0].contains("without auth.jwt_audience:"), "{told:?}");
-        let told = advice(&auth(audience), &[]);
-        assert!(told[0].contains("without auth.jwt_issuer:"), "{told:?}");
+        let lines = advice(&auth(issuer), &[]);
+        assert!(lines[0].contains("without auth.jwt_audience:"), "{lines:?}");
+        let lines = advice(&auth(audience), &[]);
+        assert!(lines[0].contains("without auth.jwt_issuer:"), "{lines:?}");
         assert_eq!(advice(&auth(&format!("{issuer}{audience}")), &[]), [""; 0]);
         // A private key signs tokens for this application only.
         let pem = "[auth]\nmode = \"jwt\"\njwt_key_file = \"a\"\n";
@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn a_history_too_large_for_recovery_is_warned_about() {
         let rule = "[[rooms]]\nmatch = \"a\"\nhistory = { size = 301, time = \"1m\" }\n";
-        let told = advice(rule, &[]);
-        assert_eq!(told.len(), 1);
+        let lines = advice(rule, &[]);
+        assert_eq!(lines.len(), 1);
         for part in [
             "rooms[0].history.size is 301",
             "limits.history_replay_max, 300",
         ] {
-            assert!(told[0].contains(part), "{part}: {told:?}");
+            assert!(lines[0].contains(part), "{part}: {lines:?}");
         }
         let raised = [("SIGNALBOX_LIMITS__HISTORY_REPLAY_MAX", "301")];
         assert_eq!(advice(rule, &raised), [""; 0]);
@@ -198,11 +198,11 @@ mod tests {
     #[test]
     fn a_rule_that_needs_claims_without_tokens_is_warned_about() {
         let rule = "[[rooms]]\nmatch = \"a\"\njoin = \"claim\"\n";
-        let told = advice(rule, &[]);
-        assert_eq!(told.len(), 1);
+        let lines = advice(rule, &[]);
+        assert_eq!(lines.len(), 1);
         assert!(
-            told[0].starts_with("rooms[0].join is \"claim\""),
-            "{told:?}"
+            lines[0].starts_with("rooms[0].join is \"claim\""),
+            "{lines:?}"
         );
         let jwt = [
             ("SIGNALBOX_AUTH__MODE", "jwt"),
@@ -219,8 +219,8 @@ mod tests {
                 "[auth]\nmode = \"jwt\"\njwks_url = \"{url}\"\njwt_issuer = \"i\"\njwt_audience = \"a\"\n"
             )
         };
-        let told = advice(&auth("http://login.example.com/keys"), &[]);
-        assert!(told[0].contains("without TLS"), "{told:?}");
+        let lines = advice(&auth("http://login.example.com/keys"), &[]);
+        assert!(lines[0].contains("without TLS"), "{lines:?}");
         for url in [
             "https://login.example.com/keys",
             "http://127.0.0.1:1/keys",

@@ -66,7 +66,7 @@ impl PluginManager {
                 Ok(handed) => handed_over.extend(handed),
                 Err(error) if matches!(reload.trigger, Trigger::Rollback | Trigger::Cluster) => {
                     let plugin = &reload.entries[index].config.name;
-                    begins_anew(plugin, &error);
+                    warn_starts_empty(plugin, &error);
                     self.count_handover(plugin, HandoverOutcome::BegunAnew);
                 }
                 Err(error) => {
@@ -121,14 +121,14 @@ impl PluginManager {
         if is_due(bad, good) {
             match hand_over(bad, good).await {
                 Ok(handed_over) => return handed_over.map(Some).ok_or(AlreadyReplaced),
-                Err(error) => begins_anew(bad.name(), &error),
+                Err(error) => warn_starts_empty(bad.name(), &error),
             }
         }
         hold(bad, good).await.map(Some).ok_or(AlreadyReplaced)
     }
 }
 
-fn begins_anew(plugin: &str, error: &HandoverError) {
+fn warn_starts_empty(plugin: &str, error: &HandoverError) {
     warn!(
         plugin,
         "the version starts without the state of the previous one: {error}"

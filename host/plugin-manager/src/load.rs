@@ -300,7 +300,7 @@ impl PluginManager {
 
 /// Starts a version that was admitted before, as it started then.
 async fn start_again(resting: &PluginVersion) -> Result<Arc<PluginVersion>, LoadError> {
-    let version = Arc::new(resting.anew());
+    let version = Arc::new(resting.with_fresh_stats());
     match version.warm_up().await {
         Ok(()) => Ok(version),
         Err(error) => Err(LoadError::Start(error.detail)),

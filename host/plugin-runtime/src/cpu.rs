@@ -56,7 +56,7 @@ enum CallLane {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum InterruptAction {
     /// It keeps the thread.
-    GoesOn,
+    Continue,
     /// It has had its turn, and must leave.
     Over,
 }
@@ -86,7 +86,7 @@ impl CpuMeter {
         let ran = state.since.map(|since| now.saturating_sub(since));
         let turn = match ran {
             Some(ran) if ran >= TICK / 2 => InterruptAction::Over,
-            _ => InterruptAction::GoesOn,
+            _ => InterruptAction::Continue,
         };
         if ran.is_none() || turn == InterruptAction::Over {
             state.since = Some(now);
@@ -98,8 +98,8 @@ impl CpuMeter {
         if self.is_given_up() {
             return Err(Stopped::GivenUp);
         }
-        if state.place == CallLane::Lane || turn == InterruptAction::GoesOn {
-            return Ok(InterruptAction::GoesOn);
+        if state.place == CallLane::Lane || turn == InterruptAction::Continue {
+            return Ok(InterruptAction::Continue);
         }
         state.place = CallLane::Leaving;
         Ok(InterruptAction::Over)
@@ -210,10 +210,16 @@ mod tests {
     fn a_call_keeps_the_thread_until_it_has_had_a_tick_of_it() {
         let meter = CpuMeter::default();
         let budget = Duration::from_secs(10);
-        assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::GoesOn);
+        assert_eq!(
+            meter.interrupted(budget).unwrap(),
+            InterruptAction::Continue
+        );
         // The system took the thread away for some ticks; the guest did not run.
         std::thread::sleep(TICK * 5);
-        assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::GoesOn);
+        assert_eq!(
+            meter.interrupted(budget).unwrap(),
+            InterruptAction::Continue
+        );
         burn(TICK);
         assert_eq!(meter.interrupted(budget).unwrap(), InterruptAction::Over);
     }

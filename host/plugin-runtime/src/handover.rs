@@ -102,7 +102,7 @@ struct Carried {
 
 /// The answer of an instance to `save`, and the channel that reports that the instance is no longer needed.
 struct Saved {
-    said: Result<SnapshotResult, String>,
+    answer: Result<SnapshotResult, String>,
     over: oneshot::Sender<()>,
 }
 
@@ -213,7 +213,7 @@ async fn try_to_hand_over(
         Ok(saved) => saved?,
         Err(_) => return Err(failed("save", &"the host gave it up".to_owned())),
     };
-    let snapshot = saved.said.map_err(|reason| refused("save", &reason))?;
+    let snapshot = saved.answer.map_err(|reason| refused("save", &reason))?;
     let (bytes, bytes_max) = (snapshot.data.len(), new.config().limits.handover_bytes_max);
     if bytes > bytes_max {
         let max = bytes_max;
@@ -241,7 +241,7 @@ async fn keep(
             return;
         }
     };
-    let (instance, said) = match save(&old, instance).await {
+    let (instance, answer) = match save(&old, instance).await {
         Ok(answer) => answer,
         Err(error) => {
             // The lease starts another instance, which does not have the state.
@@ -255,7 +255,7 @@ async fn keep(
         }
     };
     let (over, is_over) = oneshot::channel();
-    let waits = reply.send(Ok(Saved { said, over })).is_ok();
+    let waits = reply.send(Ok(Saved { answer, over })).is_ok();
     if waits && is_over.await.is_ok() {
         lease.retire();
     } else {
@@ -275,12 +275,12 @@ async fn save(
         .store
         .set_hostcall_fuel(limits.memory_max.max(limits.output_bytes_max));
     let ask = |mut guest: Box<InstanceGuest>| ask!(guest, handover.call_save());
-    let (mut instance, said) = instance.lifecycle_call(Budget::init(limits), ask).await?;
+    let (mut instance, answer) = instance.lifecycle_call(Budget::init(limits), ask).await?;
     instance
         .guest()
         .store
         .set_hostcall_fuel(limits.output_bytes_max);
-    Ok((instance, said))
+    Ok((instance, answer))
 }
 
 /// Makes the instance of `new` restore the state.
@@ -302,8 +302,8 @@ async fn restore(
     };
     let budget = Budget::init(&new.config().limits);
     let restored = instance.lifecycle_call(budget, ask).await;
-    let (instance, said) = restored.map_err(|error| failed("restore", &error))?;
-    said.map_err(|reason| refused("restore", &reason))?;
+    let (instance, answer) = restored.map_err(|error| failed("restore", &error))?;
+    answer.map_err(|reason| refused("restore", &reason))?;
     lease.give_back(instance);
     Ok(())
 }

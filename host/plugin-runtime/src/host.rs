@@ -155,7 +155,7 @@ impl HostState {
     /// Handles a tick that came while the guest ran: charges the guest's CPU time. If the guest has had its turn, it is
     /// suspended until the call is polled in the slow lane.
     fn interrupted(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        if self.cpu.interrupted(self.cpu_max)? == InterruptAction::GoesOn {
+        if self.cpu.interrupted(self.cpu_max)? == InterruptAction::Continue {
             return Ok(UpdateDeadline::Continue(1));
         }
         let mut moved = false;

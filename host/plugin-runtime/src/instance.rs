@@ -229,8 +229,8 @@ impl Instance {
         let budget = Budget::init(&self.guest.store.data().shared().limits);
         let (began, config) = (Instant::now(), config.to_owned());
         let init = |mut guest: Box<InstanceGuest>| ask!(guest, lifecycle.call_init(&config));
-        let (mut instance, said) = self.lifecycle_call(budget, init).await?;
-        said.map_err(|reason| {
+        let (mut instance, answer) = self.lifecycle_call(budget, init).await?;
+        answer.map_err(|reason| {
             let reason = format!("init refused its configuration: {}", clean(&reason));
             CallError::new(FailureKind::Unavailable, reason)
         })?;

@@ -245,9 +245,9 @@ impl Loader {
             let test = |mut guest: Box<InstanceGuest>| ask!(guest, lifecycle.call_self_test());
             let began = Instant::now();
             let tested = instance.lifecycle_call(budget, test).await;
-            let said;
-            (instance, said) = tested.map_err(|error| LoadError::SelfTest(error.detail))?;
-            said.map_err(|reason| LoadError::SelfTest(clean(&reason)))?;
+            let answer;
+            (instance, answer) = tested.map_err(|error| LoadError::SelfTest(error.detail))?;
+            answer.map_err(|reason| LoadError::SelfTest(clean(&reason)))?;
             self_test = Some(began.elapsed());
         }
         let guest = instance.guest();

@@ -220,7 +220,7 @@ mod tests {
         for _ in 0..7 {
             words.hear(&"y".repeat(600));
         }
-        let said = words.take().expect("something was said");
-        assert!(said.starts_with("xxx") && said.len() <= STDERR_TAIL_BYTES_MAX + '…'.len_utf8());
+        let tail = words.take().expect("something was tail");
+        assert!(tail.starts_with("xxx") && tail.len() <= STDERR_TAIL_BYTES_MAX + '…'.len_utf8());
     }
 }

@@ -232,7 +232,7 @@ mod tests {
 
     /// Behaves like an interrupted guest that has had its turn.
     async fn leave(meter: &CpuMeter) {
-        while meter.interrupted(BUDGET).unwrap() == InterruptAction::GoesOn {}
+        while meter.interrupted(BUDGET).unwrap() == InterruptAction::Continue {}
         tokio::task::yield_now().await;
     }
 
@@ -321,7 +321,7 @@ mod tests {
         let lane = lane();
         let (meter, own) = (Arc::<CpuMeter>::default(), own());
         let mine = meter.clone();
-        let (told, stopped) = oneshot::channel();
+        let (report, stopped) = oneshot::channel();
         let endless = async move {
             leave(&mine).await;
             let error = loop {
@@ -329,7 +329,7 @@ mod tests {
                     break error;
                 }
             };
-            let _ = told.send(matches!(error, Stopped::GivenUp));
+            let _ = report.send(matches!(error, Stopped::GivenUp));
         };
         let soon = Instant::now() + Duration::from_millis(50);
         let late = run_with_deadline(soon, &meter, &lane, &own, Box::pin(endless)).await;

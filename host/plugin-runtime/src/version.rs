@@ -91,7 +91,7 @@ impl PluginVersion {
     }
 
     /// The same version, to go live again: with its own instances, and with fresh stats.
-    pub fn anew(&self) -> Self {
+    pub fn with_fresh_stats(&self) -> Self {
         self.sharing(Arc::new(VersionContext {
             stats: Arc::default(),
             ..VersionContext::clone(&self.instances.shared)

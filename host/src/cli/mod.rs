@@ -112,12 +112,12 @@ fn described(source: &Source) -> String {
             absolute(Path::new(DEFAULT_FILE)).display()
         ),
     };
-    let beside: Vec<&str> = environment::FILES
+    let dotenv_files: Vec<&str> = environment::FILES
         .into_iter()
         .filter(|file| Path::new(file).exists())
         .collect();
-    if !beside.is_empty() {
-        text += &format!(" (and the variables of {})", beside.join(" and "));
+    if !dotenv_files.is_empty() {
+        text += &format!(" (and the variables of {})", dotenv_files.join(" and "));
     }
     text
 }

@@ -14,7 +14,7 @@ use thread_priority::{
 
 /// Calls `work` while a thread computes for `busy` in each `interval`, under the scheduling policy with which the server
 /// compiles plugins.
-pub(super) fn beside<T>(
+pub(super) fn next_to<T>(
     busy: Duration,
     interval: Duration,
     work: impl FnOnce() -> anyhow::Result<T>,
@@ -51,6 +51,6 @@ mod tests {
     #[test]
     fn the_thread_ends_with_the_work() {
         let (busy, interval) = (Duration::from_millis(1), Duration::from_millis(2));
-        assert_eq!(beside(busy, interval, || Ok(7)).ok(), Some(7));
+        assert_eq!(next_to(busy, interval, || Ok(7)).ok(), Some(7));
     }
 }

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::Bench;
 use super::load::{self, LoadReport};
-use super::neighbour::beside;
+use super::neighbour::next_to;
 use super::outcome::{CaseResult, Row, Target, Unit, median};
 use super::subject::{Fields, Subject};
 use crate::builds;
@@ -38,18 +38,18 @@ struct Swapped {
 pub(crate) fn run(bench: &Bench) -> anyhow::Result<CaseResult> {
     let mut result = CaseResult::default();
     let mut swaps = Vec::new();
-    let [mut steady_p99, mut swapping_p99, mut beside_p99] = [const { Vec::new() }; 3];
+    let [mut steady_p99, mut swapping_p99, mut next_to_p99] = [const { Vec::new() }; 3];
     let mut builds = Builds::new(bench)?;
     for round in 1..=bench.rounds() {
         let options = bench.options(LOAD);
         let subject = Subject::server(bench, Some(&builds.file))?;
         let steady = load::run(bench, &subject, &options)?;
         let (swapping, swapped) = run_with_swaps(bench, &subject, &options, &mut builds)?;
-        let beside = run_beside(bench, &subject, &options, &swapped)?;
+        let next_to = run_next_to(bench, &subject, &options, &swapped)?;
         for (against, report, p99) in [
             ("server at rest", steady, &mut steady_p99),
             ("server while it swaps", swapping, &mut swapping_p99),
-            ("server next to other work", beside, &mut beside_p99),
+            ("server next to other work", next_to, &mut next_to_p99),
         ] {
             result.check(against, &report);
             eprintln!("   round {round}, {against}: p99 {:.2} ms", report.p99_ms());
@@ -66,7 +66,7 @@ pub(crate) fn run(bench: &Bench) -> anyhow::Result<CaseResult> {
         );
         swaps.extend(swapped);
     }
-    result.rows = rows(&swaps, &steady_p99, swapping_p99, beside_p99);
+    result.rows = rows(&swaps, &steady_p99, swapping_p99, next_to_p99);
     Ok(result)
 }
 
@@ -74,7 +74,7 @@ fn rows(
     swaps: &[Swapped],
     steady_p99: &[f64],
     swapping_p99: Vec<f64>,
-    beside_p99: Vec<f64>,
+    next_to_p99: Vec<f64>,
 ) -> Vec<Row> {
     let times = [
         ("file written to live, compiled", false, 250.0),
@@ -89,9 +89,9 @@ fn rows(
         Row::new(measure, Unit::Milliseconds, samples).compared_with("steady", steady_p99)
     };
     let swapping = latency("p99 latency while swapping", swapping_p99);
-    let beside = latency("p99 latency next to other work", beside_p99);
+    let next_to = latency("p99 latency next to other work", next_to_p99);
     let mut rows: Vec<_> = times.into_iter().filter(Row::has_samples).collect();
-    rows.extend([swapping.with_target(Target::TimesAtMost(1.2)), beside]);
+    rows.extend([swapping.with_target(Target::TimesAtMost(1.2)), next_to]);
     rows
 }
 
@@ -123,7 +123,7 @@ fn run_with_swaps(
 }
 
 /// Runs the load without swaps, but with as much work in another process as compiling takes.
-fn run_beside(
+fn run_next_to(
     bench: &Bench,
     subject: &Subject,
     options: &[String],
@@ -133,7 +133,7 @@ fn run_beside(
     let busy: Vec<_> = compiled.map(|swap| swap.live_ms).collect();
     let busy = Duration::from_secs_f64(median(&busy) / 1e3);
     // Every second swap compiles.
-    beside(busy, SWAP_INTERVAL * 2, || {
+    next_to(busy, SWAP_INTERVAL * 2, || {
         load::run(bench, subject, options)
     })
 }

@@ -23,8 +23,11 @@ pub(super) fn check_crate(workspace: &Workspace, name: &str) -> anyhow::Result<(
     let output = list.args(words).arg("--list").output();
     let output = output.context("cannot run cargo")?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`cargo package --list` failed for {name}: {}", said.trim());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`cargo package --list` failed for {name}: {}",
+            errors.trim()
+        );
     }
     check(&String::from_utf8_lossy(&output.stdout))
         .with_context(|| format!("the packed crate {name}"))?;

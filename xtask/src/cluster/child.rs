@@ -130,7 +130,7 @@ pub(crate) fn wait_for_line<T>(
     find: impl Fn(&str, Instant) -> Option<T>,
 ) -> anyhow::Result<T> {
     let end = Instant::now() + time_max;
-    let mut said = Vec::new();
+    let mut lines = Vec::new();
     while let Ok(event) = log.recv_timeout(end.saturating_duration_since(Instant::now())) {
         let Event::Line { text, at, .. } = event else {
             continue;
@@ -138,9 +138,9 @@ pub(crate) fn wait_for_line<T>(
         if let Some(found) = find(&text, at) {
             return Ok(found);
         }
-        said.push(text);
+        lines.push(text);
     }
-    let last = &said[said.len().saturating_sub(LAST_LINES_MAX)..];
+    let last = &lines[lines.len().saturating_sub(LAST_LINES_MAX)..];
     bail!(
         "the line did not come within {time_max:?}; the last output was:\n{}",
         last.join("\n")

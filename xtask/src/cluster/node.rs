@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn each_node_gets_its_own_name_address_and_cache_and_the_common_redis() {
         let workspace = Workspace::find().expect("this workspace");
-        let told = |name, port| {
+        let described = |name, port| {
             let (node, program) = (Node::new(name, port), Path::new("signalbox"));
             let command = node.command(&workspace, program, "redis://127.0.0.1:7000");
             let text = |text: &OsStr| text.to_string_lossy().into_owned();
@@ -110,7 +110,7 @@ mod tests {
             let variables = variables.filter_map(|(name, value)| Some((text(name), text(value?))));
             variables.collect::<BTreeMap<_, _>>()
         };
-        let (a, b) = (told('a', 8080), told('b', 8081));
+        let (a, b) = (described('a', 8080), described('b', 8081));
         assert_eq!(a["SIGNALBOX_SERVER__LISTEN"], "127.0.0.1:8080");
         assert_eq!(a["SIGNALBOX_SERVER__NODE_ID"], "a");
         assert_eq!(a["SIGNALBOX_BROKER__KIND"], "redis");

@@ -23,7 +23,7 @@ struct Mistake {
     /// The exit code of `plugin build`: 1 if nothing is built, 2 if the component is refused, 0 if only calls fail.
     exit_code: i32,
     /// Texts that must be in its output, among others.
-    told: Vec<String>,
+    errors: Vec<String>,
     /// Whether a call never ends.
     #[serde(default)]
     endless: bool,
@@ -89,7 +89,7 @@ fn make(signalbox: &Signalbox, folder: &Path, name: &str, mistake: &Mistake) -> 
         status.code() == Some(mistake.exit_code),
         "`plugin build` ended with {status}: {said}"
     );
-    for part in &mistake.told {
+    for part in &mistake.errors {
         ensure!(
             said.contains(part),
             "`plugin build` says nothing of {part:?}: {said}"

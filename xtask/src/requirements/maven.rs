@@ -21,8 +21,8 @@ pub(super) fn install() -> anyhow::Result<()> {
 }
 
 /// The major version in `javac 17.0.15`.
-fn major(said: &str) -> Option<u32> {
-    let version = said.strip_prefix("javac ")?;
+fn major(output: &str) -> Option<u32> {
+    let version = output.strip_prefix("javac ")?;
     version.split(['.', '-']).next()?.parse().ok()
 }
 
@@ -32,14 +32,14 @@ mod tests {
 
     #[test]
     fn the_version_of_a_jdk_is_read() {
-        for (said, expected) in [
+        for (output, expected) in [
             ("javac 17.0.15", Some(17)),
             ("javac 21", Some(21)),
             ("javac 26-ea", Some(26)),
             ("javac 1.8.0_302", Some(1)),
             ("something else", None),
         ] {
-            assert_eq!(major(said), expected, "{said}");
+            assert_eq!(major(output), expected, "{output}");
         }
     }
 }

@@ -103,8 +103,8 @@ impl Control {
             user: user.to_owned(),
             act: request.into(),
         };
-        let told = self.questions.ask(server, question).await;
-        told.unwrap_or(UserAnswer::Nothing)
+        let answer = self.questions.ask(server, question).await;
+        answer.unwrap_or(UserAnswer::Nothing)
     }
 
     /// Asks the node `server` for the number of members of `room` there. `None` if it does not answer.
@@ -129,7 +129,7 @@ impl Control {
                 list,
                 failed,
             } => {
-                let told = match (list, failed) {
+                let answer = match (list, failed) {
                     (Some(list), _) => UserAnswer::Listed(list),
                     (None, Some(failed)) => UserAnswer::RoomChanged {
                         connections,
@@ -137,7 +137,7 @@ impl Control {
                     },
                     (None, None) => UserAnswer::Connections(connections),
                 };
-                self.questions.answered(id, told);
+                self.questions.answered(id, answer);
             }
             ControlText::RoomReply { id, members } => self.room_questions.answered(id, members),
             ControlText::Request {

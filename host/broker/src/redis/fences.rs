@@ -124,8 +124,8 @@ impl Fences {
     /// # Errors
     /// Returns the reason if it cannot be understood.
     pub(super) fn parse(&self, text: &str) -> Result<Option<FenceEvent>, String> {
-        let said = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        Ok(match said {
+        let message = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        Ok(match message {
             FenceText::Ask { id, from, user } => Some(FenceEvent::Question { id, from, user }),
             FenceText::Arrived { user, number } => Some(FenceEvent::Arrival { user, number }),
             FenceText::AskHolds { id, from, user } => {
@@ -161,10 +161,10 @@ mod tests {
             number: 7,
         };
         let passed = |gone| FenceText::Passed { id: 1, gone };
-        for said in [ask, ask_holds, passed(false), passed(true), arrived] {
-            let text = serde_json::to_string(&said).unwrap();
+        for message in [ask, ask_holds, passed(false), passed(true), arrived] {
+            let text = serde_json::to_string(&message).unwrap();
             assert!(text.starts_with(START), "{text}");
-            assert_eq!(serde_json::from_str::<FenceText>(&text).unwrap(), said);
+            assert_eq!(serde_json::from_str::<FenceText>(&text).unwrap(), message);
         }
         assert!(START.starts_with(control::START));
     }

@@ -217,7 +217,7 @@ impl Broker for RedisBroker {
                 .filter(|(server, _)| server != self.keys.own_id());
             let ask = async |(server, is_node): &(ServerId, bool)| NodeReport {
                 node: server.to_string(),
-                told: if !is_node {
+                answer: if !is_node {
                     UserAnswer::CannotBeAsked
                 } else if needed.is_none_or(|ability| self.holders.can(server, ability)) {
                     self.control.ask(server, user, request).await
@@ -226,7 +226,7 @@ impl Broker for RedisBroker {
                 },
             };
             let mut reports = join_all(others.map(ask)).await;
-            reports.retain(|report| !report.told.is_nobody());
+            reports.retain(|report| !report.answer.is_nobody());
             Ok(reports)
         }
         .boxed()

@@ -258,10 +258,10 @@ mod tests {
             id: 7,
             outcome: PostOutcome::WrongKey,
         };
-        for said in [post, reply] {
-            let text = serde_json::to_string(&said).unwrap();
+        for message in [post, reply] {
+            let text = serde_json::to_string(&message).unwrap();
             assert!(text.starts_with(START) && !text.contains('\n'), "{text}");
-            assert_eq!(serde_json::from_str::<PostText>(&text).unwrap(), said);
+            assert_eq!(serde_json::from_str::<PostText>(&text).unwrap(), message);
         }
     }
 

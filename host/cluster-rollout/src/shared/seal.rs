@@ -221,8 +221,8 @@ mod tests {
         let strangers = seals(Some("third"), "").seal(SealedKind::Decision, &["chat"], "{}");
         let opened = rotating.open(SealedKind::Decision, &["chat"], &strangers);
         assert_eq!(opened, Some(OpenedText::Foreign("{}")));
-        let anew = rotating.seal(SealedKind::Decision, &["chat"], "{}");
-        let opened = rotating.open(SealedKind::Decision, &["chat"], &anew);
+        let resealed = rotating.seal(SealedKind::Decision, &["chat"], "{}");
+        let opened = rotating.open(SealedKind::Decision, &["chat"], &resealed);
         assert_eq!(opened, Some(OpenedText::Ours("{}")));
     }
 

@@ -54,9 +54,11 @@ impl SyncStatus {
     /// All plugins with something to report.
     pub(super) fn plugins(&self) -> BTreeMap<String, PluginSyncStatus> {
         let state = self.state();
-        let said = state.plugins.iter();
-        let said = said.filter(|(_, sync_status)| **sync_status != PluginSyncStatus::default());
-        said.map(|(plugin, sync_status)| (plugin.clone(), sync_status.clone()))
+        let statuses = state.plugins.iter();
+        let statuses =
+            statuses.filter(|(_, sync_status)| **sync_status != PluginSyncStatus::default());
+        statuses
+            .map(|(plugin, sync_status)| (plugin.clone(), sync_status.clone()))
             .collect()
     }
 

@@ -178,14 +178,14 @@ pub(super) mod tests {
     #[test]
     fn the_list_of_rolled_back_versions_is_bounded_and_names_each_once() {
         let mut list = Vec::new();
-        let taken_back = |number: u8, config: Option<u8>| RolledBackVersion {
+        let rolled_back_version = |number: u8, config: Option<u8>| RolledBackVersion {
             sha256: Sha256::from([number; 32]),
             config: config.map(|config| Sha256::from([config; 32])),
             reason: String::new(),
             at: SystemTime::UNIX_EPOCH,
         };
         for number in (0..30).chain([29]) {
-            taken_back(number, None).remember_in(&mut list);
+            rolled_back_version(number, None).remember_in(&mut list);
         }
         assert_eq!(list.len(), ROLLED_BACK_MAX);
         let id = |hash: u8, config: u8| VersionId {
@@ -194,7 +194,7 @@ pub(super) mod tests {
         };
         assert!(list[0].is_about(&id(29, 0)));
         assert!(!list[0].is_about(&id(28, 0)));
-        let with_config = taken_back(1, Some(5));
+        let with_config = rolled_back_version(1, Some(5));
         assert!(with_config.is_about(&id(1, 5)));
         assert!(!with_config.is_about(&id(1, 6)));
     }

@@ -43,8 +43,8 @@ impl Failed {
         let client = self.client.as_ref();
         match (&self.call, client) {
             (OwnedCall::About(asked, message), _) => {
-                let told = ask(*asked, client, message, version).await;
-                !matches!(told, VersionAnswer::Failed(_))
+                let answer = ask(*asked, client, message, version).await;
+                !matches!(answer, VersionAnswer::Failed(_))
             }
             (OwnedCall::Connected, Some(client)) => {
                 !version.follows_connections() || version.connected(client).await.is_ok()

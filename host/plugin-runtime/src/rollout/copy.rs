@@ -17,7 +17,7 @@ pub(super) struct CopiedCall {
     pub(super) asked: CallKind,
     client: Option<Arc<ClientInfo>>,
     message: MessageCopy,
-    pub(super) told: VersionAnswer,
+    pub(super) answer: VersionAnswer,
     /// Its share of the memory budget of all copies.
     _room: OwnedSemaphorePermit,
 }
@@ -27,7 +27,7 @@ impl CopiedCall {
         asked: CallKind,
         client: Option<&Arc<ClientInfo>>,
         message: &GuestMessage<'_>,
-        told: VersionAnswer,
+        answer: VersionAnswer,
         room: OwnedSemaphorePermit,
     ) -> Self {
         let mut copied = MessageCopy::default();
@@ -36,7 +36,7 @@ impl CopiedCall {
             asked,
             client: client.cloned(),
             message: copied,
-            told,
+            answer,
             _room: room,
         }
     }

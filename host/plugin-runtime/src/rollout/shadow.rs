@@ -103,12 +103,12 @@ impl Shadow {
         let Ok(place) = self.copies.try_reserve() else {
             return self.found.count(ShadowOutcome::QueueFull);
         };
-        let told = VersionAnswer::of(verdict);
-        let bytes = COPY_BYTES + message.payload.len() + told.bytes();
+        let answer = VersionAnswer::of(verdict);
+        let bytes = COPY_BYTES + message.payload.len() + answer.bytes();
         let room = u32::try_from(bytes).ok();
         let room = room.and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
         match room {
-            Some(room) => place.send(CopiedCall::new(asked, client, message, told, room)),
+            Some(room) => place.send(CopiedCall::new(asked, client, message, answer, room)),
             None => self.found.count(ShadowOutcome::QueueBytes),
         }
     }
@@ -136,22 +136,22 @@ async fn run(
     found: &Outcomes,
 ) {
     while let Some(copy) = copies.recv().await {
-        let told = copy.ask(version).await;
-        found.compare(&copy, &told);
+        let answer = copy.ask(version).await;
+        found.compare(&copy, &answer);
         // Tasks that serve clients go first.
         tokio::task::yield_now().await;
     }
 }
 
 impl Outcomes {
-    fn compare(&self, copy: &CopiedCall, told: &VersionAnswer) {
-        if let VersionAnswer::Failed(kind) = told
+    fn compare(&self, copy: &CopiedCall, answer: &VersionAnswer) {
+        if let VersionAnswer::Failed(kind) = answer
             && let Some(case) = self.evidence.failed(copy.user(), *kind)
         {
-            let survived = !matches!(copy.told, VersionAnswer::Failed(_));
+            let survived = !matches!(copy.answer, VersionAnswer::Failed(_));
             self.evidence.asked(case, survived);
         }
-        let Some((live, shadow, fields)) = difference(&copy.told, told) else {
+        let Some((live, shadow, fields)) = difference(&copy.answer, answer) else {
             return self.count(ShadowOutcome::Same);
         };
         self.count(ShadowOutcome::Different);

@@ -136,10 +136,10 @@ async fn drain(services: &Services, deadline: Instant) {
         // The first connection at once, each of the others in its turn.
         let share = began.elapsed().as_secs_f64() / spread.as_secs_f64();
         let due = ((share * count as f64) as usize).saturating_add(1);
-        let told = count - waiting.len();
+        let closed = count - waiting.len();
         waiting
             .by_ref()
-            .take(due.saturating_sub(told))
+            .take(due.saturating_sub(closed))
             .for_each(tell);
         if waiting.len() == 0 {
             // Connections whose upgrade was in progress.

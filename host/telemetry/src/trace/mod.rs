@@ -120,8 +120,10 @@ impl On {
 
 /// The resource of all spans. The OpenTelemetry variables take precedence over our name.
 fn resource(node: &str) -> Resource {
-    let told = Resource::builder().build();
-    let name = told.iter().find(|(key, _)| key.as_str() == "service.name");
+    let detected = Resource::builder().build();
+    let name = detected
+        .iter()
+        .find(|(key, _)| key.as_str() == "service.name");
     let is_named = name.is_some_and(|(_, name)| !name.as_str().starts_with("unknown_service"));
     let mut resource = Resource::builder().with_attributes([
         KeyValue::new("service.instance.id", node.to_owned()),

@@ -360,7 +360,7 @@ impl Node {
         assert_eq!(nodes.len(), reports.len(), "each node answers once");
         reports
             .into_iter()
-            .map(|NodeReport { told, .. }| told)
+            .map(|NodeReport { answer, .. }| answer)
             .collect()
     }
 

@@ -28,8 +28,8 @@ pub(super) fn centrifuge(workspace: &Workspace) -> anyhow::Result<String> {
     let module = "github.com/centrifugal/centrifuge";
     let version = read(workspace, &file, |go_mod| in_go_mod(go_mod, module))?;
     // `go version go1.26.8 linux/amd64`
-    let said = said_version("go", "version").unwrap_or_default();
-    let go = said.split(' ').nth(2).unwrap_or_default();
+    let output = said_version("go", "version").unwrap_or_default();
+    let go = output.split(' ').nth(2).unwrap_or_default();
     Ok(format!("{version}, Go {}", go.trim_start_matches("go")))
 }
 

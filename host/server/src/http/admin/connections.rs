@@ -177,11 +177,11 @@ async fn of_user(state: &AppState, user: &str) -> Result<(Vec<Entry>, Vec<String
         .map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
     let own = NodeReport {
         node: services.ids.node().to_owned(),
-        told: asked.here,
+        answer: asked.here,
     };
     let (mut connections, mut unanswered) = (Vec::new(), Vec::new());
-    for NodeReport { node, told } in std::iter::once(own).chain(elsewhere) {
-        match told {
+    for NodeReport { node, answer } in std::iter::once(own).chain(elsewhere) {
+        match answer {
             UserAnswer::Listed(list) => {
                 let entries = list
                     .into_iter()
@@ -229,11 +229,11 @@ async fn disconnect_one(
     };
     let asked = services.router.broker().ask_about(&user, &request).await;
     let reports = asked.map_err(|error| ApiError::of(ErrorCode::Unavailable, error.to_string()))?;
-    let did = |report: &&NodeReport| matches!(report.told, UserAnswer::Connections(1..));
+    let did = |report: &&NodeReport| matches!(report.answer, UserAnswer::Connections(1..));
     if let Some(report) = reports.iter().find(did) {
         return Ok(report.node.clone());
     }
-    let silent = |report: &&NodeReport| report.told == UserAnswer::Nothing;
+    let silent = |report: &&NodeReport| report.answer == UserAnswer::Nothing;
     if let Some(report) = reports.iter().find(silent) {
         let message = format!("node {} did not answer in time; try again", report.node);
         return Err(ApiError::of(ErrorCode::Unavailable, message));

@@ -238,12 +238,15 @@ mod tests {
     #[test]
     fn a_body_is_an_object_and_nothing_else() {
         for body in ["[]", r#"["a",null,"u"]"#, "null", "5", "\"a\"", "true"] {
-            let said = message(body, |_| Ok(()));
-            assert_eq!(said, "the body is not a JSON object", "{body}");
+            let reason = message(body, |_| Ok(()));
+            assert_eq!(reason, "the body is not a JSON object", "{body}");
         }
         for body in ["", "{", "{}{}", "x", r#"{"a":01}"#, "{'a':1}"] {
-            let said = message(body, |_| Ok(()));
-            assert!(said.starts_with("the body is not valid JSON: "), "{said}");
+            let reason = message(body, |_| Ok(()));
+            assert!(
+                reason.starts_with("the body is not valid JSON: "),
+                "{reason}"
+            );
         }
         assert!(Object::parse(b"\xff{}").is_err());
         assert_eq!(message(" {} ", |_| Ok(())), "fine");
@@ -251,14 +254,14 @@ mod tests {
 
     #[test]
     fn null_is_as_good_as_a_field_that_is_left_out() {
-        let said = message(r#"{"a":null,"b":null,"c":null,"d":null}"#, |object| {
+        let reason = message(r#"{"a":null,"b":null,"c":null,"d":null}"#, |object| {
             assert_eq!(object.text(&["a"])?, None);
             assert!(!object.flag("b")?);
             assert_eq!(object.number("c")?, None);
             assert_eq!(object.json("d")?, None);
             Ok(())
         });
-        assert_eq!(said, "fine");
+        assert_eq!(reason, "fine");
     }
 
     #[test]
@@ -273,13 +276,13 @@ mod tests {
             (r#"{"c":1.5}"#, "`c` must be a whole number"),
             (r#"{"c":1e999}"#, "`c` must be a whole number"),
         ] {
-            let said = message(body, |object| {
+            let reason = message(body, |object| {
                 object.text(&["a"])?;
                 object.flag("b")?;
                 object.number("c")?;
                 Ok(())
             });
-            assert_eq!(said, expected, "{body}");
+            assert_eq!(reason, expected, "{body}");
         }
     }
 
@@ -291,15 +294,18 @@ mod tests {
             r#"{"a":"x","A":"y"}"#,
             r#"{"a":"x","\u0061":"y"}"#,
         ] {
-            let said = message(body, |object| object.text(&["a", "A"]).map(drop));
-            assert_eq!(said, "`a` stands there twice; send it once", "{body}");
+            let reason = message(body, |object| object.text(&["a", "A"]).map(drop));
+            assert_eq!(reason, "`a` stands there twice; send it once", "{body}");
         }
     }
 
     #[test]
     fn an_unknown_field_is_named_in_bounded_length() {
-        let said = message(r#"{"nmae":1}"#, |_| Ok(()));
-        assert_eq!(said, "there is no field `nmae`; the fields are `a` and `b`");
+        let reason = message(r#"{"nmae":1}"#, |_| Ok(()));
+        assert_eq!(
+            reason,
+            "there is no field `nmae`; the fields are `a` and `b`"
+        );
         let long = format!(r#"{{"{}\n":1}}"#, "x".repeat(5000));
         assert!(message(&long, |_| Ok(())).len() < 200);
     }

@@ -33,7 +33,7 @@ impl AnswerSum {
         let mut sum = Self::default();
         sum.add(here);
         for report in reports {
-            if !sum.add(&report.told) {
+            if !sum.add(&report.answer) {
                 sum.unanswered.push(report.node.clone());
             }
         }
@@ -77,7 +77,7 @@ impl Confirmed {
             failed,
             unanswered,
         } = AnswerSum::of(&asked.here, &reports);
-        let is_silent = |report: &&NodeReport| report.told == UserAnswer::Nothing;
+        let is_silent = |report: &&NodeReport| report.answer == UserAnswer::Nothing;
         if let Some(report) = reports.iter().find(is_silent) {
             let why = format!("node {} did not answer in time", report.node);
             return Err(incomplete(connections, &why));
@@ -94,11 +94,14 @@ impl Confirmed {
 mod tests {
     use super::*;
 
-    fn confirmed(told: &[UserAnswer]) -> Result<Confirmed, ApiError> {
-        let reports = told.iter().enumerate().map(|(index, told)| NodeReport {
-            node: format!("n{index}"),
-            told: told.clone(),
-        });
+    fn confirmed(answers: &[UserAnswer]) -> Result<Confirmed, ApiError> {
+        let reports = answers
+            .iter()
+            .enumerate()
+            .map(|(index, answer)| NodeReport {
+                node: format!("n{index}"),
+                answer: answer.clone(),
+            });
         let asked = UserOutcome {
             here: UserAnswer::Connections(1),
             elsewhere: Ok(reports.collect()),

@@ -208,11 +208,14 @@ mod tests {
 
     use super::*;
 
-    fn user_outcome(here: usize, told: &[UserAnswer]) -> UserOutcome {
-        let reports = told.iter().enumerate().map(|(index, told)| NodeReport {
-            node: format!("n{index}"),
-            told: told.clone(),
-        });
+    fn user_outcome(here: usize, answers: &[UserAnswer]) -> UserOutcome {
+        let reports = answers
+            .iter()
+            .enumerate()
+            .map(|(index, answer)| NodeReport {
+                node: format!("n{index}"),
+                answer: answer.clone(),
+            });
         UserOutcome {
             here: UserAnswer::Connections(here),
             elsewhere: Ok(reports.collect()),
