@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_at_a_time_holds_it_and_the_next_finds_it_as_it_was_left() {
+    async fn the_gate_has_one_holder_at_a_time_and_keeps_its_state() {
         let gate = Arc::<Gate>::default();
         let first = gate.hold().await.expect("it is open");
         let mut second = Box::pin(gate.hold());

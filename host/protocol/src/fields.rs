@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn null_does_not_take_a_value_back_and_half_a_pair_in_a_name_hides_nothing() {
+    fn a_later_null_and_an_unpaired_surrogate_in_a_name_hide_no_value() {
         let fields =
             Fields::parse(r#"{"receiverID":"a","receiverId":null,"\ud83d":1,"id":"\u0062"}"#)
                 .unwrap();

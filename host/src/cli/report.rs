@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_modules_that_stand_before_plugins_say_it_in_these_words() {
+    fn wrapper_modules_report_late_answers_in_these_words() {
         for module in [
             include_str!("plugin/build/javascript/calls.js"),
             include_str!("plugin/build/python/signalbox_calls.py"),

@@ -290,7 +290,7 @@ async fn a_rollback_restores_the_version_with_its_configuration() {
 }
 
 #[tokio::test]
-async fn five_versions_can_be_gone_back_to_and_no_more_are_kept() {
+async fn five_earlier_versions_are_kept_for_rollbacks() {
     let node = stamp_node().await;
     let first = plugin(&node).await["live"].clone();
     for number in 2..=7 {

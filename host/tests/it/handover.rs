@@ -405,7 +405,7 @@ async fn calls_of_many_callers_meet_one_instance_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn going_back_waits_for_no_version_that_is_being_loaded_and_passes_that_over() {
+async fn a_rollback_does_not_wait_for_a_version_being_loaded_and_supersedes_it() {
     let counting = Counting::start("1").await;
     assert_eq!(counting.swap(&counter("2"), Trigger::Signal).await, None);
     let first = signalbox::plugin::Sha256::of(&counter("1"));

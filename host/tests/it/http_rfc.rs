@@ -165,7 +165,7 @@ async fn an_http_2_preface_is_answered_with_505_in_http_1() {
 }
 
 #[tokio::test]
-async fn in_mode_none_on_a_loopback_only_hosts_of_this_machine_are_answered_for() {
+async fn in_mode_none_on_loopback_only_local_hosts_are_served() {
     let node = Node::start("[server]\nallowed_hosts = [\"chat.local\", \"*.example.test\"]").await;
     for path in ["/ws?userId=ann", "/health", "/metrics", "/api/", "/nothing"] {
         let evil =
@@ -211,7 +211,7 @@ async fn in_mode_none_on_a_loopback_only_hosts_of_this_machine_are_answered_for(
 }
 
 #[tokio::test]
-async fn with_tokens_any_host_is_answered_for() {
+async fn with_tokens_any_host_is_served() {
     let secret = "[auth]\nmode = \"jwt\"\njwt_secret = \"0123456789abcdef0123456789abcdef\"";
     let node = Node::start(secret).await;
     let answer = node

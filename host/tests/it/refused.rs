@@ -73,7 +73,7 @@ async fn rejected_tokens_are_distinguished_from_expired_ones() {
 }
 
 #[tokio::test]
-async fn others_are_refused_by_http_as_ever() {
+async fn without_the_subprotocol_a_refusal_is_an_http_status() {
     let node = Node::start("").await;
     for (path, headers) in [
         ("/ws?refuse=close", &[][..]),

@@ -84,7 +84,7 @@ async fn values_with_a_time_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn more_than_one_call_strikes_off_is_struck_off_by_several() {
+async fn many_expired_values_are_removed_by_several_calls() {
     let (server, store) = start().await;
     // As if 5,000 values of 10 bytes (with their keys) had expired long ago, and one would expire much later.
     let passing = "test:plugin_store:{p}:passing";

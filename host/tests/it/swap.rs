@@ -418,7 +418,7 @@ async fn a_second_start_loads_cached_code_unless_the_cache_was_changed() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_not_there_yet_holds_everything_back_and_heals() {
+async fn a_missing_plugin_rejects_everything_until_it_loads() {
     let node = Node::start(&WITH_CHAT.replace("chat.wasm", "later/chat.wasm")).await;
     assert_eq!(node.get("/ready").await.0, 503);
     assert_eq!(node.client("ann").await.closed().await, 4003);

@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_configured_is_the_default_and_a_wrong_key_is_named() {
+    fn an_empty_configuration_is_the_default_and_a_wrong_key_is_named() {
         assert_eq!(parse::<Config>(""), Ok(Config { size: 7 }));
         assert!(parse::<Config>(r#"{"siez":1}"#).is_err_and(|error| error.contains("siez")));
     }

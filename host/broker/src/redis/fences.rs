@@ -144,7 +144,7 @@ mod tests {
     use super::{super::control, *};
 
     #[test]
-    fn texts_begin_as_nothing_else_does() {
+    fn texts_have_a_unique_prefix() {
         let user = || "u\"".to_owned();
         let ask = FenceText::Ask {
             id: 1,

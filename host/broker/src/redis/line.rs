@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_begins_as_nothing_does_that_clients_get() {
+    fn a_line_has_a_prefix_that_no_frame_for_clients_has() {
         for kind in ALL {
             assert!(kind.begin.starts_with(control::START));
         }

@@ -247,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_begin_as_nothing_else_does_and_come_back_as_they_were() {
+    fn texts_have_a_unique_prefix_and_read_back_unchanged() {
         let post = PostText::Post {
             id: 7,
             from: "a-1".to_owned(),

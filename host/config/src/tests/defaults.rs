@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn no_text_gives_the_defaults_of_the_contract() {
+fn an_empty_configuration_has_the_defaults_of_the_contract() {
     let config = parse("").expect("nothing is required");
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.server.drain_timeout, Duration::from_secs(8));

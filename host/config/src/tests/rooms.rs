@@ -122,7 +122,7 @@ fn every_key_of_a_rule_is_live() {
 }
 
 #[test]
-fn presence_is_live_too() {
+fn presence_settings_are_live_too() {
     let rule = RULE.replace("members_max = 3\n", "");
     let off = rule.replace("presence = true", "presence = false");
     let difference = difference(&load(&rule), &load(&off));

@@ -51,7 +51,7 @@ fn waiting_callers_are_served_in_order() {
 }
 
 #[test]
-fn a_caller_that_goes_away_costs_no_place() {
+fn a_cancelled_caller_frees_its_place() {
     let pool = Pool::new(1);
     assert_eq!(warm(pool.take_or_queue().ok()), Some(0));
     let mut first = Box::pin(pool.take());

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_does() {
+    fn other_credentials_are_refused() {
         for given in [
             &["Bearer on"][..],
             &["Bearer onee"],

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_due_before_its_time_and_a_changed_grace_applies() {
+    fn no_name_is_due_before_its_time_and_a_changed_grace_applies() {
         let mut clock = TokenClock::new(Some(at(1_000)), true);
         for (now, step) in [
             (969, TokenStep::Rest),

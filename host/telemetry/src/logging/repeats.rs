@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_line_again_and_again_comes_five_times_and_the_rest_is_counted() {
+    fn a_repeated_line_is_logged_five_times_and_then_counted() {
         let (lines, left_out) = heard(|| (0..317).for_each(|_| warn!(port = 7, "no room")));
         assert_eq!(lines, ["no room"; 5]);
         let expected = LeftOut {
@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn different_lines_of_one_place_come_a_hundred_times() {
+    fn one_call_site_may_log_a_hundred_different_lines() {
         let (lines, left_out) = heard(|| (0..150).for_each(|user| info!(user, "disconnected")));
         assert_eq!((lines.len(), left_out[0].count), (100, 50));
     }
 
     #[test]
-    fn neither_another_place_nor_another_plugin_is_silenced() {
+    fn other_call_sites_and_plugins_are_not_silenced() {
         let fail = |plugin: &str| error!(plugin, "failed");
         let (lines, _) = heard(|| {
             (0..9).for_each(|_| fail("a"));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_was_silent_may_speak_again() {
+    fn a_quiet_call_site_may_log_again() {
         let repeats = Repeats::default();
         let now = Instant::now();
         let metadata = tracing::subscriber::with_default(tracing_subscriber::registry(), || {

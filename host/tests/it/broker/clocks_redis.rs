@@ -25,7 +25,7 @@ async fn set_clock_forward(server: &Server, by_ms: i64) {
 }
 
 #[tokio::test]
-async fn a_clock_of_redis_that_is_set_forward_by_an_hour_takes_messages_and_not_the_place() {
+async fn setting_the_clock_of_redis_forward_by_an_hour_expires_messages_and_keeps_the_position() {
     let server = Server::start().await;
     let nodes = redis_nodes(&server.url(), 2, &Arc::default()).await;
     let first = nodes[0].append("r", "one").await.position;

@@ -243,7 +243,7 @@ async fn log_lines_store_calls_and_metrics_are_bounded() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_outside_can_be_seen() {
+async fn plugins_cannot_see_anything_outside_their_sandbox() {
     let node = node(PATIENT).await;
     let mut ann = node.client("ann").await;
     assert_eq!(

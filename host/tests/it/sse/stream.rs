@@ -128,7 +128,7 @@ async fn a_slow_reader_of_a_stream_is_closed_with_4001_and_delays_no_other_clien
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_given_up_although_its_outbox_has_room() {
+async fn a_client_that_reads_nothing_is_closed_although_its_outbox_has_room() {
     let node = Node::start(
         "[server]\nping_interval = \"100ms\"\nidle_timeout = \"300ms\"\n\
          [limits]\noutbox_bytes_max = \"64MiB\"\nmessages_per_second = 0",

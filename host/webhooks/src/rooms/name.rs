@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_comes_back_as_it_was_noted_and_no_two_are_noted_alike() {
+    fn encoded_names_are_unique_and_read_back_unchanged() {
         let room = WatchedName::Room("a\",\"b".into());
         let member = WatchedName::Member {
             room: "a".into(),

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn and_nothing_of_the_types_of_the_plugin() {
+    fn reasons_name_no_types_of_the_plugin() {
         for said in [
             said::<Either>("7"),
             said::<Secret>("[]"),

@@ -165,7 +165,7 @@ fn users_and_rooms_of_the_same_name_have_separate_histories_within_one_limit() {
 }
 
 #[test]
-fn time_that_passed_unnoticed_takes_messages_and_not_the_place() {
+fn after_an_unnoticed_hour_messages_have_expired_and_the_position_is_kept() {
     let histories = MemoryHistories::default();
     let first = append(&histories, "r", at(1));
     append(&histories, "r", at(2));

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_of_the_wire_hold() {
+    fn the_rules_for_frames_apply_to_api_messages() {
         for body in [
             "",
             "[]",
