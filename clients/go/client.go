@@ -62,11 +62,11 @@ func New(address string, options Options) (*Client, error) {
 	c.dispatcher = &dispatcher{scheduler: s, max: options.CallbacksMax, failed: c.report}
 	c.calls = &calls{scheduler: s, options: options, pending: map[string]*pendingCall{}, resting: map[*pendingCall]struct{}{}}
 	c.rooms = &rooms{
-		scheduler: s,
-		client:    c,
-		handles:   map[string]*Room{},
-		wishes:    map[string]*membership{},
-		unsettled: map[*membership]struct{}{},
+		scheduler:   s,
+		client:      c,
+		handles:     map[string]*Room{},
+		memberships: map[string]*membership{},
+		unsettled:   map[*membership]struct{}{},
 	}
 	c.link.fallback = fallback{off: options.NoFallback, again: options.WebSocketAgain, clock: options.clock}
 	c.tokens = &tokens{scheduler: s, timeout: options.TokenTimeout, token: options.Token, fetch: options.GetToken}
@@ -148,7 +148,7 @@ func (c *Client) join(ctx context.Context, room *Room, options JoinOptions) erro
 		return errClosed()
 	}
 	c.rooms.keep(room)
-	waiting := c.rooms.wish(room.name, options)
+	waiting := c.rooms.request(room.name, options)
 	c.mu.Unlock()
 	select {
 	case err := <-waiting.result:

@@ -44,7 +44,7 @@ type Page struct {
 	HasOlder bool `json:"hasOlder"`
 }
 
-// Recovery tells whether messages were missed while the client was away. If so, load your state anew.
+// Recovery tells whether messages were missed while the client was away. If so, reload your state.
 type Recovery struct {
 	Recovered bool
 	// Reason is why they cannot be delivered: "epoch", "expired", "too_many", or "no_history" if the room has none any more.

@@ -21,7 +21,7 @@ type heartbeat struct {
 	alarm             *alarm
 }
 
-// begin starts anew: the connection is new, there was a sign of life, or the silence had another reason.
+// begin starts again: the connection is new, there was a sign of life, or the silence had another reason.
 func (h *heartbeat) begin() {
 	h.stop()
 	h.lastHeard = h.clock.Now()

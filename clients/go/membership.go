@@ -2,7 +2,7 @@ package client
 
 import "context"
 
-// membership is a wish to be in a room, and what became of it. All methods need the lock.
+// membership is a room that the application wants to be in, and the state of its joins. All methods need the lock.
 type membership struct {
 	room     *Room
 	options  JoinOptions

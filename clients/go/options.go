@@ -25,7 +25,7 @@ type Options struct {
 	ConnectTimeout time.Duration
 	// BackoffMin and BackoffMax: the wait before attempt n is random, from 0 to min(BackoffMax, BackoffMin * 2^n); 500 ms, 20 s.
 	BackoffMin, BackoffMax time.Duration
-	// StableAfter is how long a connection must last for the backoff to start anew; 5 s.
+	// StableAfter is how long a connection must last for the backoff to start again; 5 s.
 	StableAfter time.Duration
 	// AnswerTimeout is how long a call waits for its answer; 10 s.
 	AnswerTimeout time.Duration

@@ -11,7 +11,7 @@ type JoinOptions struct {
 	// Token is a token for the room, if its rules want one.
 	Token string
 	// GetToken returns a token for the room. It is called before the first join, and when the token has expired, never twice at
-	// the same time. An error that wraps ErrTokenDenied ends the wish to be in the room; after others it is called again.
+	// the same time. An error that wraps ErrTokenDenied ends the membership; after others it is called again.
 	GetToken func(ctx context.Context, room string) (string, error)
 }
 

@@ -16,10 +16,10 @@ const (
 // rooms are all rooms of a client. All methods need the lock.
 type rooms struct {
 	scheduler
-	client  *Client
-	handles map[string]*Room
-	wishes  map[string]*membership
-	// order has the wishes in their order.
+	client      *Client
+	handles     map[string]*Room
+	memberships map[string]*membership
+	// order has the memberships in their order.
 	order      []*membership
 	connected  bool
 	toJoin     []*membership
@@ -48,8 +48,8 @@ func (r *rooms) keep(room *Room) {
 // joined returns the names of the rooms that the client is in.
 func (r *rooms) joined() []string {
 	names := []string{}
-	for name, wish := range r.wishes {
-		if wish.joined {
+	for name, m := range r.memberships {
+		if m.joined {
 			names = append(names, name)
 		}
 	}
@@ -57,52 +57,52 @@ func (r *rooms) joined() []string {
 	return names
 }
 
-// wish says that the application wants to be in the room, with these options.
-func (r *rooms) wish(name string, options JoinOptions) *waiter {
+// request says that the application wants to be in the room, with these options.
+func (r *rooms) request(name string, options JoinOptions) *waiter {
 	waiting := &waiter{result: make(chan error, 1)}
-	wish := r.wishes[name]
+	m := r.memberships[name]
 	switch {
-	case wish == nil:
-		wish = r.add(name, options)
-	case wish.options.same(options) && wish.joined && wish.call == nil:
+	case m == nil:
+		m = r.add(name, options)
+	case m.options.same(options) && m.joined && m.call == nil:
 		waiting.result <- nil
 		return waiting
-	case !wish.options.same(options):
-		if wish.options.Token != options.Token || (wish.options.GetToken == nil) != (options.GetToken == nil) {
-			wish.tokens.stop()
-			wish.tokens = r.tokens(name, options)
-			wish.stopFetching()
+	case !m.options.same(options):
+		if m.options.Token != options.Token || (m.options.GetToken == nil) != (options.GetToken == nil) {
+			m.tokens.stop()
+			m.tokens = r.tokens(name, options)
+			m.stopFetching()
 		}
-		wish.options = options
-		wish.rejoin = wish.call != nil
+		m.options = options
+		m.rejoin = m.call != nil
 	}
-	wish.waiters = append(wish.waiters, waiting)
-	r.enqueue(wish)
+	m.waiters = append(m.waiters, waiting)
+	r.enqueue(m)
 	return waiting
 }
 
 // leave says that the application does not want to be in the room. It returns whether the server has to know.
 func (r *rooms) leave(name string) bool {
-	wish := r.wishes[name]
-	if wish == nil {
+	m := r.memberships[name]
+	if m == nil {
 		return false
 	}
-	known := wish.joined || wish.call != nil
-	r.end(wish, newError(CodeClosed, "the application left the room"))
+	known := m.joined || m.call != nil
+	r.end(m, newError(CodeClosed, "the application left the room"))
 	return known && r.connected
 }
 
 // onConnected says that there is a connection: join all rooms again.
 func (r *rooms) onConnected() {
 	r.connected = true
-	for _, wish := range r.order {
-		r.unsettled[wish] = struct{}{}
+	for _, m := range r.order {
+		r.unsettled[m] = struct{}{}
 	}
 	if len(r.unsettled) == 0 {
 		r.client.flow()
 	}
-	for _, wish := range slices.Clone(r.order) {
-		r.enqueue(wish)
+	for _, m := range slices.Clone(r.order) {
+		r.enqueue(m)
 	}
 }
 
@@ -112,80 +112,80 @@ func (r *rooms) onLost() {
 	r.toJoin = nil
 	r.unanswered = 0
 	clear(r.unsettled)
-	for _, wish := range r.order {
-		wish.queued = false
-		wish.stop()
+	for _, m := range r.order {
+		m.queued = false
+		m.stop()
 	}
 }
 
-// failWaiting says that the client is closed: no join resolves any more. Only rooms that were joined stay wishes.
+// failWaiting says that the client is closed: no join resolves any more. Only rooms that were joined stay memberships.
 func (r *rooms) failWaiting(err *Error) {
-	for _, wish := range slices.Clone(r.order) {
-		wish.tokens.stop()
-		if wish.confirmed {
-			wish.resolve(err)
+	for _, m := range slices.Clone(r.order) {
+		m.tokens.stop()
+		if m.confirmed {
+			m.resolve(err)
 		} else {
-			r.end(wish, err)
+			r.end(m, err)
 		}
 	}
 }
 
 // onJoined hands over a `joined`: a member may have missed messages. Before the answer to a join it says nothing new.
 func (r *rooms) onJoined(frame roomPayload) {
-	wish := r.wishes[frame.Room]
-	if wish == nil || !wish.joined || frame.Recovered == nil || *frame.Recovered {
+	m := r.memberships[frame.Room]
+	if m == nil || !m.joined || frame.Recovered == nil || *frame.Recovered {
 		return
 	}
-	wish.position = frame.start()
-	emit(r.client.dispatcher, &wish.room.onRecovery, Recovery{false, frame.Reason})
+	m.position = frame.start()
+	emit(r.client.dispatcher, &m.room.onRecovery, Recovery{false, frame.Reason})
 }
 
 // onLeft hands over a `left`. The one after a `leave` finds no membership.
 func (r *rooms) onLeft(frame roomPayload) {
-	wish := r.wishes[frame.Room]
-	if wish == nil || !wish.joined {
+	m := r.memberships[frame.Room]
+	if m == nil || !m.joined {
 		return
 	}
-	wish.joined = false
-	if frame.Reason == "expired" && wish.tokens.fetch != nil {
-		wish.tokens.forget()
-		r.enqueue(wish)
+	m.joined = false
+	if frame.Reason == "expired" && m.tokens.fetch != nil {
+		m.tokens.forget()
+		r.enqueue(m)
 		return
 	}
 	code := frame.Reason
 	if code == "" {
 		code = "removed"
 	}
-	if wish.call != nil {
+	if m.call != nil {
 		// A join is on its way, and would make the client a member again.
 		r.client.control(outgoing{Type: "leave", Room: frame.Room}, func(*ackPayload, *Error) {})
 	}
-	r.giveUp(wish, newError(code, "the server ended the membership"))
+	r.giveUp(m, newError(code, "the server ended the membership"))
 }
 
 // onPresence hands over a `presence`.
 func (r *rooms) onPresence(frame presencePayload) {
-	wish := r.wishes[frame.Room]
-	if wish == nil {
+	m := r.memberships[frame.Room]
+	if m == nil {
 		return
 	}
-	wish.room.presence = wish.room.presence.after(frame)
-	emit(r.client.dispatcher, &wish.room.onPresence, wish.room.presence)
+	m.room.presence = m.room.presence.after(frame)
+	emit(r.client.dispatcher, &m.room.onPresence, m.room.presence)
 }
 
 // accept tells whether the application gets this message of a room now. A gap leads to another join.
 func (r *rooms) accept(message Message) bool {
-	wish := r.wishes[message.Room]
-	if wish == nil || wish.position == nil || message.Offset == 0 {
+	m := r.memberships[message.Room]
+	if m == nil || m.position == nil || message.Offset == 0 {
 		return true
 	}
-	expected := wish.position.Offset + 1
+	expected := m.position.Offset + 1
 	if message.Offset == expected {
-		wish.position = &position{wish.position.Epoch, expected}
+		m.position = &position{m.position.Epoch, expected}
 		return true
 	}
-	if message.Offset > expected && wish.retry == nil {
-		r.enqueue(wish)
+	if message.Offset > expected && m.retry == nil {
+		r.enqueue(m)
 	}
 	return false
 }
@@ -206,17 +206,17 @@ func (r *rooms) deliver(message Message) {
 func (r *rooms) add(name string, options JoinOptions) *membership {
 	room := r.handle(name)
 	room.recovered = nil
-	wish := &membership{
+	m := &membership{
 		room:    room,
 		options: options,
 		tokens:  r.tokens(name, options),
 		backoff: backoff{first: joinRetryMin, longest: joinRetryMax, random: r.client.options.random},
 		fresh:   true,
 	}
-	room.membership = wish
-	r.wishes[name] = wish
-	r.order = append(r.order, wish)
-	return wish
+	room.membership = m
+	r.memberships[name] = m
+	r.order = append(r.order, m)
+	return m
 }
 
 func (r *rooms) tokens(name string, options JoinOptions) *tokens {
@@ -227,174 +227,174 @@ func (r *rooms) tokens(name string, options JoinOptions) *tokens {
 	return source
 }
 
-func (r *rooms) enqueue(wish *membership) {
-	if !r.connected || wish.call != nil || wish.cancelFetch != nil {
+func (r *rooms) enqueue(m *membership) {
+	if !r.connected || m.call != nil || m.cancelFetch != nil {
 		return
 	}
-	wish.retry.stop()
-	wish.retry = nil
-	if !wish.queued {
-		wish.queued = true
-		r.toJoin = append(r.toJoin, wish)
+	m.retry.stop()
+	m.retry = nil
+	if !m.queued {
+		m.queued = true
+		r.toJoin = append(r.toJoin, m)
 	}
 	r.pump()
 }
 
 func (r *rooms) pump() {
 	for len(r.toJoin) > 0 && r.unanswered < joinsMax {
-		wish := r.toJoin[0]
+		m := r.toJoin[0]
 		r.toJoin = r.toJoin[1:]
-		wish.queued = false
-		if wish.tokens.missing() {
+		m.queued = false
+		if m.tokens.missing() {
 			ctx, cancel := context.WithCancel(context.Background())
-			wish.cancelFetch = cancel
-			go r.fetch(ctx, wish, wish.tokens)
+			m.cancelFetch = cancel
+			go r.fetch(ctx, m, m.tokens)
 		} else {
-			r.send(wish)
+			r.send(m)
 		}
 	}
 }
 
 // fetch waits for a token. It does not hold the lock.
-func (r *rooms) fetch(ctx context.Context, wish *membership, source *tokens) {
+func (r *rooms) fetch(ctx context.Context, m *membership, source *tokens) {
 	_, failure := source.get(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
-	wish.stopFetching()
+	m.stopFetching()
 	switch {
 	case failure == nil:
-		wish.fresh = true
-		r.enqueue(wish)
+		m.fresh = true
+		r.enqueue(m)
 	case failure.final:
-		r.giveUp(wish, failure.err)
+		r.giveUp(m, failure.err)
 	default:
 		r.client.report(failure.err)
-		r.tryLater(wish)
+		r.tryLater(m)
 	}
 }
 
-func (r *rooms) send(wish *membership) {
-	since := wish.position
+func (r *rooms) send(m *membership) {
+	since := m.position
 	var call *pendingCall
-	call, err := newCall(wish.joinFrame(), func(ack *ackPayload, refused *Error) {
-		if wish.call == call {
-			r.answered(wish, since, ack, refused)
+	call, err := newCall(m.joinFrame(), func(ack *ackPayload, refused *Error) {
+		if m.call == call {
+			r.answered(m, since, ack, refused)
 		}
 	})
 	if err != nil {
-		r.giveUp(wish, newError(CodeRefused, "%s", err))
+		r.giveUp(m, newError(CodeRefused, "%s", err))
 		return
 	}
-	wish.call = call
+	m.call = call
 	r.unanswered++
 	r.client.calls.control(call)
 }
 
-func (r *rooms) answered(wish *membership, since *position, ack *ackPayload, refused *Error) {
-	wish.call = nil
+func (r *rooms) answered(m *membership, since *position, ack *ackPayload, refused *Error) {
+	m.call = nil
 	r.unanswered--
 	if refused != nil {
-		r.refused(wish, refused)
+		r.refused(m, refused)
 	} else {
-		r.onMember(wish, since, ack.Room)
+		r.onMember(m, since, ack.Room)
 	}
-	r.settle(wish)
+	r.settle(m)
 	r.pump()
 }
 
-func (r *rooms) onMember(wish *membership, since *position, at *place) {
-	wish.joined = true
-	wish.confirmed = true
-	wish.fresh = false
-	wish.backoff.reset()
+func (r *rooms) onMember(m *membership, since *position, at *place) {
+	m.joined = true
+	m.confirmed = true
+	m.fresh = false
+	m.backoff.reset()
 	var recovery *Recovery
 	switch {
 	case at == nil:
-		wish.position = nil
+		m.position = nil
 		if since != nil {
 			recovery = &Recovery{false, "no_history"}
 		}
 	case since == nil:
 		// Old messages that the client asked for are still to come.
-		wish.position = at.start()
+		m.position = at.start()
 	default:
 		recovery = &Recovery{at.Recovered != nil && *at.Recovered, at.Reason}
 		if !recovery.Recovered {
-			wish.position = at.start()
+			m.position = at.start()
 		}
 	}
 	if recovery != nil {
-		emit(r.client.dispatcher, &wish.room.onRecovery, *recovery)
+		emit(r.client.dispatcher, &m.room.onRecovery, *recovery)
 	}
-	if wish.rejoin {
-		wish.rejoin = false
-		r.enqueue(wish)
+	if m.rejoin {
+		m.rejoin = false
+		r.enqueue(m)
 		return
 	}
-	wish.room.recovered = nil
+	m.room.recovered = nil
 	if recovery != nil {
-		wish.room.recovered = &recovery.Recovered
+		m.room.recovered = &recovery.Recovered
 	}
-	wish.resolve(nil)
+	m.resolve(nil)
 }
 
-func (r *rooms) refused(wish *membership, err *Error) {
+func (r *rooms) refused(m *membership, err *Error) {
 	switch {
-	case wish.rejoin:
-		wish.rejoin = false
-		r.enqueue(wish)
-	case err.Code == "invalid_token" && wish.tokens.fetch != nil && !wish.fresh:
+	case m.rejoin:
+		m.rejoin = false
+		r.enqueue(m)
+	case err.Code == "invalid_token" && m.tokens.fetch != nil && !m.fresh:
 		// The token was good for an earlier join, and has expired since.
-		wish.tokens.forget()
-		r.enqueue(wish)
+		m.tokens.forget()
+		r.enqueue(m)
 	case err.Retryable:
-		r.tryLater(wish)
+		r.tryLater(m)
 	default:
-		r.giveUp(wish, err)
+		r.giveUp(m, err)
 	}
 }
 
-func (r *rooms) tryLater(wish *membership) {
+func (r *rooms) tryLater(m *membership) {
 	if r.connected {
-		wish.retry = r.after(wish.backoff.next(), func() {
-			wish.retry = nil
-			r.enqueue(wish)
+		m.retry = r.after(m.backoff.next(), func() {
+			m.retry = nil
+			r.enqueue(m)
 		})
 	}
 }
 
-func (r *rooms) giveUp(wish *membership, err *Error) {
-	emit(r.client.dispatcher, &wish.room.onLeft, err)
-	r.end(wish, err)
+func (r *rooms) giveUp(m *membership, err *Error) {
+	emit(r.client.dispatcher, &m.room.onLeft, err)
+	r.end(m, err)
 }
 
-func (r *rooms) end(wish *membership, err *Error) {
-	if wish.call != nil {
+func (r *rooms) end(m *membership, err *Error) {
+	if m.call != nil {
 		r.unanswered--
 	}
-	wish.stop()
-	wish.tokens.stop()
-	r.toJoin = without(r.toJoin, wish)
-	r.order = without(r.order, wish)
-	delete(r.wishes, wish.room.name)
-	wish.room.membership = nil
-	wish.room.presence = Presence{}
-	if !wish.room.hasCallbacks() {
-		delete(r.handles, wish.room.name)
+	m.stop()
+	m.tokens.stop()
+	r.toJoin = without(r.toJoin, m)
+	r.order = without(r.order, m)
+	delete(r.memberships, m.room.name)
+	m.room.membership = nil
+	m.room.presence = Presence{}
+	if !m.room.hasCallbacks() {
+		delete(r.handles, m.room.name)
 	}
-	wish.resolve(err)
-	r.settle(wish)
+	m.resolve(err)
+	r.settle(m)
 	r.pump()
 }
 
-func (r *rooms) settle(wish *membership) {
-	if _, waits := r.unsettled[wish]; !waits || wish.call != nil {
+func (r *rooms) settle(m *membership) {
+	if _, waits := r.unsettled[m]; !waits || m.call != nil {
 		return
 	}
-	delete(r.unsettled, wish)
+	delete(r.unsettled, m)
 	if len(r.unsettled) == 0 {
 		r.client.flow()
 	}

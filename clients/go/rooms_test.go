@@ -107,7 +107,7 @@ func TestAMemberThatMissedMessagesLearnsItFromJoined(t *testing.T) {
 	})
 }
 
-func TestAtMostFiftyJoinsWaitForTheirAnswersInTheOrderOfTheWishes(t *testing.T) {
+func TestAtMostFiftyJoinsWaitForTheirAnswersInTheOrderOfTheMemberships(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		for number := range 60 {
 			w.join(fmt.Sprint("r", number), JoinOptions{})
@@ -131,7 +131,7 @@ func TestAtMostFiftyJoinsWaitForTheirAnswersInTheOrderOfTheWishes(t *testing.T) 
 	})
 }
 
-func TestAJoinThatMaySucceedLaterIsRetriedAndOneThatIsRefusedEndsTheWish(t *testing.T) {
+func TestAJoinThatMaySucceedLaterIsRetriedAndOneThatIsRefusedEndsTheMembership(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		p := w.connected()
 		w.watch("r")
@@ -205,7 +205,7 @@ func TestARoomTokenThatExpiresIsReplaced(t *testing.T) {
 	})
 }
 
-func TestARoomTokenThatIsDeniedEndsTheWish(t *testing.T) {
+func TestARoomTokenThatIsDeniedEndsTheMembership(t *testing.T) {
 	deny := func(context.Context, string) (string, error) { return "", errors.Join(ErrTokenDenied) }
 	play(t, Options{}, func(w *world) {
 		w.connected()
@@ -213,7 +213,7 @@ func TestARoomTokenThatIsDeniedEndsTheWish(t *testing.T) {
 	})
 }
 
-func TestJoiningTwiceChangesTheOptionsOfOneWish(t *testing.T) {
+func TestJoiningTwiceChangesTheOptionsOfOneMembership(t *testing.T) {
 	play(t, Options{}, func(w *world) {
 		p := w.connected()
 		first := w.join("r", JoinOptions{})

@@ -9,7 +9,7 @@ const root = new URL(".", import.meta.url).pathname;
 /** The committed module. */
 export const bundlePath = new URL("../../examples/web-chat/signalbox.js", import.meta.url).pathname;
 
-/** The text of the module, built anew. */
+/** The text of the module, rebuilt. */
 export async function bundle() {
   const { name, version, license } = JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8"));
   const origin = `// ${name} ${version} (${license}), built from clients/typescript by "npm run bundle" there. Do not edit.`;

@@ -134,7 +134,7 @@ def test_a_member_that_missed_messages_learns_it_from_joined() -> None:
     play(scene)
 
 
-def test_at_most_fifty_joins_wait_for_their_answers_in_the_order_of_the_wishes() -> None:
+def test_at_most_fifty_joins_wait_for_their_answers_in_the_order_of_the_memberships() -> None:
     async def scene(world: World) -> None:
         joins = [asyncio.ensure_future(world.client.join(f"r{number}")) for number in range(60)]
         await asyncio.sleep(0)
@@ -171,7 +171,7 @@ def test_a_join_that_may_succeed_later_is_retried() -> None:
     play(scene)
 
 
-def test_a_join_that_is_refused_for_good_ends_the_wish() -> None:
+def test_a_join_that_is_refused_for_good_ends_the_membership() -> None:
     async def scene(world: World) -> None:
         peer = await world.connected()
         world.record.watch("r")
@@ -248,7 +248,7 @@ def test_a_room_token_that_expires_is_replaced() -> None:
     play(scene)
 
 
-def test_an_expired_room_token_without_a_callback_ends_the_wish() -> None:
+def test_an_expired_room_token_without_a_callback_ends_the_membership() -> None:
     async def scene(world: World) -> None:
         peer = await world.connected()
         world.record.watch("r")
@@ -261,7 +261,7 @@ def test_an_expired_room_token_without_a_callback_ends_the_wish() -> None:
     play(scene)
 
 
-def test_a_room_token_that_is_denied_ends_the_wish() -> None:
+def test_a_room_token_that_is_denied_ends_the_membership() -> None:
     async def deny(_: str) -> str:
         raise TokenDenied("not yours")
 
@@ -273,7 +273,7 @@ def test_a_room_token_that_is_denied_ends_the_wish() -> None:
     play(scene)
 
 
-def test_joining_twice_changes_the_options_of_one_wish() -> None:
+def test_joining_twice_changes_the_options_of_one_membership() -> None:
     async def scene(world: World) -> None:
         peer = await world.connected()
         first = asyncio.ensure_future(world.client.join("r"))

@@ -78,7 +78,7 @@ def test_a_client_connects_once_and_closes_with_1000() -> None:
     play(scene)
 
 
-def test_a_closed_client_starts_anew() -> None:
+def test_a_closed_client_starts_again() -> None:
     async def scene(world: World) -> None:
         await world.connected()
         await world.client.close()

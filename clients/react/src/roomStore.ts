@@ -10,7 +10,7 @@ const PAGE = 50;
 const PAGES_MAX = 5;
 const MESSAGES_MAX = 500;
 
-/** The wishes of one component about a room. */
+/** What one component wants from a room. */
 export interface Holder extends JoinOptions {
   /** The types of messages to keep; by default all. */
   readonly types?: readonly string[] | undefined;

@@ -74,7 +74,7 @@ impl Channel {
         }
     }
 
-    /// Ends the connection as the application wishes.
+    /// Ends the connection at the request of the application.
     pub(crate) async fn close(self) {
         match self {
             Self::Socket(socket) => socket.close().await,

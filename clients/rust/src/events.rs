@@ -171,7 +171,7 @@ pub enum Event {
     Recovery {
         /// The room; None for the messages to the user.
         room: Option<String>,
-        /// Whether nothing was missed. If not, load your state anew.
+        /// Whether nothing was missed. If not, reload your state.
         recovered: bool,
         /// Why they cannot be delivered, such as `epoch`, `expired`, `too_many`, or `no_history`.
         reason: Option<String>,

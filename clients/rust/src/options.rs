@@ -45,7 +45,7 @@ pub struct Options {
     pub backoff_min: Duration,
     /// The bound of the waits before attempts; 20 s.
     pub backoff_max: Duration,
-    /// How long a connection must last for the backoff to start anew; 5 s.
+    /// How long a connection must last for the backoff to start again; 5 s.
     pub stable_after: Duration,
     /// How long a call waits for its answer; 10 s.
     pub answer_timeout: Duration,

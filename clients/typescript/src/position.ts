@@ -15,7 +15,7 @@ export interface NamedPlace extends Partial<Position> {
 
 /** The outcome of a return to a history. */
 export interface Recovery {
-  /** Whether nothing was missed. If not, load your state anew. */
+  /** Whether nothing was missed. If not, reload your state. */
   readonly recovered: boolean;
   /** The number of missed messages that follow. */
   readonly count?: number;

@@ -31,7 +31,7 @@ export class Rooms {
   readonly #actions: Omit<RoomActions, "leave">;
   readonly #tokenTimeoutMs: number;
   readonly #reports: RoomReports;
-  /** In the order of the wishes. */
+  /** In the order of the joins. */
   readonly #rooms = new Map<string, Room>();
   /** Leaves that wait for their answers, by room: their `left` frames are expected. */
   readonly #leaving = new Map<string, number>();
@@ -54,7 +54,7 @@ export class Rooms {
     return [...this.#rooms.values()].filter(({ state }) => state.member).map(({ name }) => name);
   }
 
-  /** Makes a room a wish, or changes the options of one. */
+  /** Starts a membership, or changes the options of one. */
   join(name: string, options: JoinOptions): Room {
     const known = this.#rooms.get(name);
     if (known) {
@@ -282,7 +282,7 @@ export class Rooms {
     if (recovery) room.state.emitter.emit("recovered", recovery);
   }
 
-  /** Ends a wish without the application. */
+  /** Ends a membership without the application. */
   #end(room: Room, error: SignalboxError): void {
     const { state } = room;
     this.#forget(room);

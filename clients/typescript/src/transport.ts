@@ -15,7 +15,7 @@ export interface LinkEvents {
 /** One attempt to connect, and the connection that may come of it. */
 export interface Link {
   send(text: string): void;
-  /** Ends the connection as the application wishes. */
+  /** Ends the connection at the request of the application. */
   close(): void;
   /** Ends the connection at once, or as soon as the platform allows it. */
   drop(): void;

@@ -128,13 +128,13 @@ export interface Options {
   readonly backoffMinMs?: number;
   /** The longest wait before any attempt; 20 s by default. */
   readonly backoffMaxMs?: number;
-  /** Time after which a connection counts as good, and the backoff begins anew; 5 s by default. */
+  /** Time after which a connection counts as good, and the backoff starts again; 5 s by default. */
   readonly stableAfterMs?: number;
   /** Time for the answer to a call, from when it was sent; 10 s by default. */
   readonly answerTimeoutMs?: number;
   /** Time for the token callback; 30 s by default. */
   readonly tokenTimeoutMs?: number;
-  /** Silence after which the client asks whether the server is there; by default the server's wish. */
+  /** Silence after which the client asks whether the server is there; by default the time that the server gives. */
   readonly heartbeatMs?: number;
   /** Time for an answer to that; 10 s by default. */
   readonly heartbeatTimeoutMs?: number;

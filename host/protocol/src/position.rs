@@ -13,7 +13,7 @@ const OFFSET_DIGITS_MAX: usize = 16;
 /// The largest offset that every client can represent: JavaScript's numbers are exact up to here.
 pub const OFFSET_MAX: u64 = (1 << 53) - 1;
 
-/// The name of one lifetime of a history. If a history is lost or reset, its offsets begin anew under another epoch.
+/// The name of one lifetime of a history. If a history is lost or reset, its offsets start again under another epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(Arc<str>);
 

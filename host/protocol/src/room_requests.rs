@@ -129,7 +129,7 @@ fn clamp(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Why missed messages are not sent. The client must load its state anew.
+/// Why missed messages are not sent. The client must reload its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveryFailure {
     /// The position is not one of this history: it was lost or reset since.

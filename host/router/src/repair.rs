@@ -1,6 +1,6 @@
 //! Compares the rooms and users of this node with their histories, and delivers messages that were lost on the way here.
 //!
-//! A message may be lost between nodes: the subscription was made anew, or the publisher had an old route. The next message of
+//! A message may be lost between nodes: the subscription was renewed, or the publisher had an old route. The next message of
 //! the history shows the gap; a regular comparison finds a loss that no message follows.
 
 use std::{
@@ -42,7 +42,7 @@ const BUSY_TIME: Duration = Duration::from_secs(60);
 /// How long a read that failed is delayed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most missing messages of one history that are delivered late. If there are more, members load their state anew.
+/// The most missing messages of one history that are delivered late. If there are more, members reload their state.
 const REPAIRED_MAX: usize = 1_000;
 
 /// The number of histories that are read at a time.

@@ -276,7 +276,7 @@ async fn a_save_that_traps_or_never_ends_costs_the_state_and_the_old_version_ser
         let refusal = counting.swap(&counter("2"), Trigger::Signal).await;
         let refusal = refusal.expect("it is refused");
         assert!(refusal.contains("handover: save "), "{refusal}");
-        assert_eq!(counting.count().await, 1, "after {fault} it begins anew");
+        assert_eq!(counting.count().await, 1, "after {fault} it starts empty");
         assert_eq!(counting.count().await, 2);
     }
 }

@@ -294,7 +294,7 @@ async fn a_new_number_takes_the_time_and_an_old_one_keeps_its_own(stores: Stores
     for key in ["lasting", "late"] {
         assert_eq!(store.get("p", key).await, Ok(Some(b"18".to_vec())), "{key}");
     }
-    assert_eq!(increment("new", None).await, Ok(9), "it starts anew");
+    assert_eq!(increment("new", None).await, Ok(9), "it starts again");
 }
 
 async fn compare_and_swap_sets_only_if_the_value_is_the_expected_one(stores: Stores) {

@@ -181,7 +181,7 @@ class Client:
         if self._state == "closed":
             raise _closed()
         handle = self._rooms.handle(room)
-        await self._rooms.wish(room, JoinOptions(last, presence, token))
+        await self._rooms.request(room, JoinOptions(last, presence, token))
         return handle
 
     async def leave(self, room: str) -> None:

@@ -46,7 +46,7 @@ class Heartbeat:
             self.restart()
 
     def restart(self) -> None:
-        """Begin anew: there was a sign of life, or the silence had another reason."""
+        """Start again: there was a sign of life, or the silence had another reason."""
         self.stop()
         self._heard = self._timers.time()
         self._arm(self._interval)

@@ -1,4 +1,4 @@
-"""A wish to be in a room."""
+"""A room that the application wants to be in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tokens import TokenSource
 
 
 class Membership:
-    """A wish to be in a room, and what became of it."""
+    """A room that the application wants to be in, and the state of its joins."""
 
     def __init__(self, room: Room, options: JoinOptions, tokens: TokenSource, backoff: Backoff) -> None:
         self.room = room

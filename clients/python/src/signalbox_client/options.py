@@ -20,7 +20,7 @@ class Options:
     #: The wait before attempt n is random, from 0 to min(`backoff_max`, `backoff_min` * 2**n).
     backoff_min: float = 0.5
     backoff_max: float = 20.0
-    #: A connection that lasted this long counts as a success: the backoff starts anew.
+    #: A connection that lasted this long counts as a success: the backoff starts again.
     stable_after: float = 5.0
     #: How long a call waits for its answer.
     answer_timeout: float = 10.0

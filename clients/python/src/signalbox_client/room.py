@@ -26,7 +26,7 @@ class JoinOptions:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """Whether messages were missed while the client was away. If so, load your state anew."""
+    """Whether messages were missed while the client was away. If so, reload your state."""
 
     recovered: bool
     #: Why they cannot be delivered: `epoch`, `expired`, `too_many`, or `no_history` if the room has none any more.

@@ -46,7 +46,7 @@ class Rooms:
         self._settled = settled
         self._failed = failed
         self._handles: dict[str, Room] = {}
-        self._wishes: dict[str, Membership] = {}
+        self._memberships: dict[str, Membership] = {}
         self._connected = False
         self._to_join: deque[Membership] = deque()
         self._unanswered = 0
@@ -63,45 +63,45 @@ class Rooms:
 
     def joined(self) -> list[str]:
         """The names of the rooms that the client is in."""
-        return sorted(name for name, wish in self._wishes.items() if wish.joined)
+        return sorted(name for name, membership in self._memberships.items() if membership.joined)
 
-    def wish(self, name: str, options: JoinOptions) -> asyncio.Future[bool | None]:
+    def request(self, name: str, options: JoinOptions) -> asyncio.Future[bool | None]:
         """The application wants to be in the room, with these options."""
         future: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
-        wish = self._wishes.get(name)
-        if wish is None:
-            wish = self._new(name, options)
-        elif wish.options == options and wish.joined and wish.call is None:
-            future.set_result(wish.room.recovered)
+        membership = self._memberships.get(name)
+        if membership is None:
+            membership = self._new(name, options)
+        elif membership.options == options and membership.joined and membership.call is None:
+            future.set_result(membership.room.recovered)
             return future
-        elif wish.options != options:
-            if wish.options.token != options.token:
-                wish.tokens.cancel()
-                wish.tokens = self._tokens(name, options)
-                wish.stop_fetching()
-            wish.options = options
-            wish.again = wish.call is not None
-        wish.waiters.append(future)
-        self._enqueue(wish)
+        elif membership.options != options:
+            if membership.options.token != options.token:
+                membership.tokens.cancel()
+                membership.tokens = self._tokens(name, options)
+                membership.stop_fetching()
+            membership.options = options
+            membership.again = membership.call is not None
+        membership.waiters.append(future)
+        self._enqueue(membership)
         return future
 
     def leave(self, name: str) -> bool:
         """The application does not want to be in the room. Returns whether the server has to know."""
-        wish = self._wishes.get(name)
-        if wish is None:
+        membership = self._memberships.get(name)
+        if membership is None:
             return False
-        known = wish.joined or wish.call is not None
-        self._end(wish, SignalboxError("closed", "the application left the room"))
+        known = membership.joined or membership.call is not None
+        self._end(membership, SignalboxError("closed", "the application left the room"))
         return known and self._connected
 
     def connected(self) -> None:
         """There is a connection: join all rooms again."""
         self._connected = True
-        self._unsettled = set(self._wishes.values())
+        self._unsettled = set(self._memberships.values())
         if not self._unsettled:
             self._settled()
-        for wish in list(self._wishes.values()):
-            self._enqueue(wish)
+        for membership in list(self._memberships.values()):
+            self._enqueue(membership)
 
     def lost(self) -> None:
         """The connection is gone, and with it all memberships."""
@@ -109,64 +109,64 @@ class Rooms:
         self._to_join.clear()
         self._unanswered = 0
         self._unsettled.clear()
-        for wish in self._wishes.values():
-            wish.stop()
+        for membership in self._memberships.values():
+            membership.stop()
 
     def fail_waiting(self, error: SignalboxError) -> None:
-        """The client is closed: no join resolves any more. Only rooms that were joined stay wishes."""
-        for wish in list(self._wishes.values()):
-            wish.tokens.cancel()
-            if wish.confirmed:
-                wish.fail(error)
+        """The client is closed: no join resolves any more. Only rooms that were joined stay memberships."""
+        for membership in list(self._memberships.values()):
+            membership.tokens.cancel()
+            if membership.confirmed:
+                membership.fail(error)
             else:
-                self._end(wish, error)
+                self._end(membership, error)
 
     def on_joined(self, payload: dict[str, Json]) -> None:
         """A `joined` came: a member may have missed messages. Before the answer to a join it says nothing new."""
-        wish = self._wishes.get(text_of(payload, "room") or "")
+        membership = self._memberships.get(text_of(payload, "room") or "")
         place = place_of(payload)
-        if wish is None or place is None or not wish.joined or place.recovered is not False:
+        if membership is None or place is None or not membership.joined or place.recovered is not False:
             return
-        wish.position = place.position
-        self._dispatcher.emit(wish.room._on_recovery, Recovery(False, place.reason))
+        membership.position = place.position
+        self._dispatcher.emit(membership.room._on_recovery, Recovery(False, place.reason))
 
     def on_left(self, payload: dict[str, Json]) -> None:
         """A `left` came. The one after a `leave` finds no membership."""
-        wish = self._wishes.get(text_of(payload, "room") or "")
-        if wish is None or not wish.joined:
+        membership = self._memberships.get(text_of(payload, "room") or "")
+        if membership is None or not membership.joined:
             return
         reason = text_of(payload, "reason")
-        wish.joined = False
-        if reason == "expired" and wish.tokens.can_fetch:
-            wish.tokens.forget()
-            wish.fresh = True
-            self._enqueue(wish)
+        membership.joined = False
+        if reason == "expired" and membership.tokens.can_fetch:
+            membership.tokens.forget()
+            membership.fresh = True
+            self._enqueue(membership)
             return
         error = SignalboxError(reason or "removed", "the server ended the membership")
-        if wish.call is not None:
+        if membership.call is not None:
             # A join is on its way, and would make the client a member again.
-            self._control(new_call({"type": "leave", "room": wish.room.name}, lambda _: None))
-        self._give_up(wish, error)
+            self._control(new_call({"type": "leave", "room": membership.room.name}, lambda _: None))
+        self._give_up(membership, error)
 
     def on_presence(self, payload: dict[str, Json]) -> None:
         """A `presence` came."""
-        wish = self._wishes.get(text_of(payload, "room") or "")
-        if wish is None:
+        membership = self._memberships.get(text_of(payload, "room") or "")
+        if membership is None:
             return
-        wish.room.presence = wish.room.presence.after(payload)
-        self._dispatcher.emit(wish.room._on_presence, wish.room.presence)
+        membership.room.presence = membership.room.presence.after(payload)
+        self._dispatcher.emit(membership.room._on_presence, membership.room.presence)
 
     def accept(self, message: Message) -> bool:
         """Whether the application gets this message of a room now. A gap leads to another join."""
-        wish = self._wishes.get(message.room or "")
-        if wish is None or wish.position is None or message.offset is None:
+        membership = self._memberships.get(message.room or "")
+        if membership is None or membership.position is None or message.offset is None:
             return True
-        expected = wish.position.offset + 1
+        expected = membership.position.offset + 1
         if message.offset == expected:
-            wish.position = Position(wish.position.epoch, expected)
+            membership.position = Position(membership.position.epoch, expected)
             return True
-        if message.offset > expected and wish.retry is None:
-            self._enqueue(wish)
+        if message.offset > expected and membership.retry is None:
+            self._enqueue(membership)
         return False
 
     def deliver(self, message: Message) -> None:
@@ -186,9 +186,9 @@ class Rooms:
         backoff = Backoff(_RETRY_MIN, _RETRY_MAX, self._options.random)
         room = self.handle(name)
         room.recovered = None
-        wish = Membership(room, options, self._tokens(name, options), backoff)
-        self._wishes[name] = wish
-        return wish
+        membership = Membership(room, options, self._tokens(name, options), backoff)
+        self._memberships[name] = membership
+        return membership
 
     def _tokens(self, name: str, options: JoinOptions) -> TokenSource:
         token = options.token
@@ -197,130 +197,130 @@ class Rooms:
         fetch = token
         return TokenSource(self._timers, self._options.token_timeout, None, lambda: fetch(name))
 
-    def _enqueue(self, wish: Membership) -> None:
-        if not self._connected or wish.call is not None or wish.fetching is not None:
+    def _enqueue(self, membership: Membership) -> None:
+        if not self._connected or membership.call is not None or membership.fetching is not None:
             return
-        if wish.retry is not None:
-            wish.retry.cancel()
-            wish.retry = None
-        if wish not in self._to_join:
-            self._to_join.append(wish)
+        if membership.retry is not None:
+            membership.retry.cancel()
+            membership.retry = None
+        if membership not in self._to_join:
+            self._to_join.append(membership)
         self._pump()
 
     def _pump(self) -> None:
         while self._to_join and self._unanswered < _JOINS_MAX:
-            wish = self._to_join.popleft()
-            if wish.tokens.missing:
-                wish.fetching = asyncio.ensure_future(self._fetch(wish))
+            membership = self._to_join.popleft()
+            if membership.tokens.missing:
+                membership.fetching = asyncio.ensure_future(self._fetch(membership))
             else:
-                self._send(wish)
+                self._send(membership)
 
-    async def _fetch(self, wish: Membership) -> None:
+    async def _fetch(self, membership: Membership) -> None:
         try:
-            await wish.tokens.get()
+            await membership.tokens.get()
         except TokenFailed as failed:
-            wish.fetching = None
+            membership.fetching = None
             if failed.final:
-                self._give_up(wish, failed.error)
+                self._give_up(membership, failed.error)
             else:
                 self._failed(failed.error)
-                self._retry(wish)
+                self._retry(membership)
             return
-        wish.fetching = None
-        wish.fresh = True
-        self._enqueue(wish)
+        membership.fetching = None
+        membership.fresh = True
+        self._enqueue(membership)
 
-    def _send(self, wish: Membership) -> None:
-        since = wish.position
-        frame = wish.join_frame()
-        call = new_call(frame, lambda result: self._answered(wish, call, since, result))
-        wish.call = call
+    def _send(self, membership: Membership) -> None:
+        since = membership.position
+        frame = membership.join_frame()
+        call = new_call(frame, lambda result: self._answered(membership, call, since, result))
+        membership.call = call
         self._unanswered += 1
         self._control(call)
 
-    def _answered(self, wish: Membership, call: Call, since: Position | None, result: Result) -> None:
-        if wish.call is not call:
+    def _answered(self, membership: Membership, call: Call, since: Position | None, result: Result) -> None:
+        if membership.call is not call:
             return
-        wish.call = None
+        membership.call = None
         self._unanswered -= 1
         if isinstance(result, SignalboxError):
-            self._refused(wish, result)
+            self._refused(membership, result)
         else:
-            self._joined(wish, since, place_of(result.get("room")))
-        self._settle(wish)
+            self._joined(membership, since, place_of(result.get("room")))
+        self._settle(membership)
         self._pump()
 
-    def _joined(self, wish: Membership, since: Position | None, place: Place | None) -> None:
-        wish.joined = True
-        wish.confirmed = True
-        wish.fresh = False
-        wish.backoff.reset()
+    def _joined(self, membership: Membership, since: Position | None, place: Place | None) -> None:
+        membership.joined = True
+        membership.confirmed = True
+        membership.fresh = False
+        membership.backoff.reset()
         recovered = None
         if place is None:
-            wish.position = None
+            membership.position = None
             if since is not None:
                 recovered = False
-                self._dispatcher.emit(wish.room._on_recovery, Recovery(False, "no_history"))
+                self._dispatcher.emit(membership.room._on_recovery, Recovery(False, "no_history"))
         elif since is None:
             # Old messages that the client asked for are still to come.
-            wish.position = Position(place.position.epoch, place.position.offset - place.count)
+            membership.position = Position(place.position.epoch, place.position.offset - place.count)
         else:
             recovered = place.recovered is True
             if not recovered:
-                wish.position = place.position
-            self._dispatcher.emit(wish.room._on_recovery, Recovery(recovered, place.reason))
-        if wish.again:
-            wish.again = False
-            self._enqueue(wish)
+                membership.position = place.position
+            self._dispatcher.emit(membership.room._on_recovery, Recovery(recovered, place.reason))
+        if membership.again:
+            membership.again = False
+            self._enqueue(membership)
             return
-        wish.room.recovered = recovered
-        wish.resolve(recovered)
+        membership.room.recovered = recovered
+        membership.resolve(recovered)
 
-    def _refused(self, wish: Membership, error: SignalboxError) -> None:
-        if wish.again:
-            wish.again = False
-            self._enqueue(wish)
-        elif error.code == "invalid_token" and wish.tokens.can_fetch and not wish.fresh:
+    def _refused(self, membership: Membership, error: SignalboxError) -> None:
+        if membership.again:
+            membership.again = False
+            self._enqueue(membership)
+        elif error.code == "invalid_token" and membership.tokens.can_fetch and not membership.fresh:
             # The token was good for an earlier join, and has expired since.
-            wish.tokens.forget()
-            self._enqueue(wish)
+            membership.tokens.forget()
+            self._enqueue(membership)
         elif error.retryable:
-            self._retry(wish)
+            self._retry(membership)
         else:
-            self._give_up(wish, error)
+            self._give_up(membership, error)
 
-    def _retry(self, wish: Membership) -> None:
+    def _retry(self, membership: Membership) -> None:
         if not self._connected:
             return
 
         def again() -> None:
-            wish.retry = None
-            self._enqueue(wish)
+            membership.retry = None
+            self._enqueue(membership)
 
-        wish.retry = self._timers.call_later(wish.backoff.next(), again)
+        membership.retry = self._timers.call_later(membership.backoff.next(), again)
 
-    def _give_up(self, wish: Membership, error: SignalboxError) -> None:
-        self._dispatcher.emit(wish.room._on_left, error)
-        self._end(wish, error)
+    def _give_up(self, membership: Membership, error: SignalboxError) -> None:
+        self._dispatcher.emit(membership.room._on_left, error)
+        self._end(membership, error)
 
-    def _end(self, wish: Membership, error: SignalboxError) -> None:
-        if wish.call is not None:
+    def _end(self, membership: Membership, error: SignalboxError) -> None:
+        if membership.call is not None:
             self._unanswered -= 1
-        wish.stop()
-        wish.tokens.cancel()
-        if wish in self._to_join:
-            self._to_join.remove(wish)
-        room = wish.room
-        del self._wishes[room.name]
+        membership.stop()
+        membership.tokens.cancel()
+        if membership in self._to_join:
+            self._to_join.remove(membership)
+        room = membership.room
+        del self._memberships[room.name]
         room.presence = Presence()
         if not room.has_callbacks:
             self._handles.pop(room.name, None)
-        wish.fail(error)
-        self._settle(wish)
+        membership.fail(error)
+        self._settle(membership)
         self._pump()
 
-    def _settle(self, wish: Membership) -> None:
-        if wish in self._unsettled and wish.call is None:
-            self._unsettled.discard(wish)
+    def _settle(self, membership: Membership) -> None:
+        if membership in self._unsettled and membership.call is None:
+            self._unsettled.discard(membership)
             if not self._unsettled:
                 self._settled()

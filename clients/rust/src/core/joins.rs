@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::wishes::Wish;
+use super::memberships::Membership;
 use super::{Core, Effect, Timer, TokenOf};
 use crate::error::{Error, TokenError, codes};
 use crate::frames::{Answered, Place};
@@ -17,23 +17,23 @@ impl Core {
         if !self.is_up() {
             return;
         }
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(room) else {
             return;
         };
-        if wish.call.is_some() || wish.fetching.is_some() {
+        if membership.call.is_some() || membership.fetching.is_some() {
             return;
         }
-        self.timers.cancel(&mut wish.retry);
-        if !wish.queued {
-            wish.queued = true;
+        self.timers.cancel(&mut membership.retry);
+        if !membership.queued {
+            membership.queued = true;
             self.rooms.to_join.push_back(room.to_owned());
         }
         self.join_next();
     }
 
     pub(super) fn join_again(&mut self, room: &str) {
-        if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            wish.retry = None;
+        if let Some(membership) = self.rooms.memberships.get_mut(room) {
+            membership.retry = None;
             self.enqueue(room);
         }
     }
@@ -42,19 +42,19 @@ impl Core {
         while self.rooms.unanswered < JOINS_MAX
             && let Some(room) = self.rooms.to_join.pop_front()
         {
-            let Some(wish) = self.rooms.wishes.get_mut(&room) else {
+            let Some(membership) = self.rooms.memberships.get_mut(&room) else {
                 continue;
             };
-            wish.queued = false;
+            membership.queued = false;
             self.rooms.unanswered += 1;
-            match &wish.options.token {
-                Some(RoomToken::Callback(callback)) if wish.token.is_none() => {
+            match &membership.options.token {
+                Some(RoomToken::Callback(callback)) if membership.token.is_none() => {
                     let (callback, name) = (Arc::clone(callback), room.clone());
                     let fetch = Box::pin(async move { callback(name).await });
                     let of = TokenOf::Room(room.clone());
                     self.effects.push_back(Effect::Fetch(of, fetch));
                     let limit = self.now.plus(self.options.token_timeout).instant;
-                    wish.fetching = Some(self.timers.set(limit, Timer::RoomToken(room)));
+                    membership.fetching = Some(self.timers.set(limit, Timer::RoomToken(room)));
                 }
                 _ => self.send_join(&room),
             }
@@ -62,28 +62,28 @@ impl Core {
     }
 
     fn send_join(&mut self, room: &str) {
-        if let Some(wish) = self.rooms.wishes.get(room) {
-            let (frame, since) = (wish.frame(room), wish.position.clone());
+        if let Some(membership) = self.rooms.memberships.get(room) {
+            let (frame, since) = (membership.frame(room), membership.position.clone());
             let id = self.control_join(frame, room);
-            if let Some(wish) = self.rooms.wishes.get_mut(room) {
-                wish.call = Some((id, since));
+            if let Some(membership) = self.rooms.memberships.get_mut(room) {
+                membership.call = Some((id, since));
             }
         }
     }
 
     pub(super) fn on_room_token(&mut self, room: &str, result: Result<String, TokenError>) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(room) else {
             return;
         };
-        if wish.fetching.is_none() {
+        if membership.fetching.is_none() {
             return;
         }
-        self.timers.cancel(&mut wish.fetching);
+        self.timers.cancel(&mut membership.fetching);
         self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
         match result {
             Ok(token) => {
-                wish.token = Some(token);
-                wish.fresh = true;
+                membership.token = Some(token);
+                membership.fresh = true;
                 self.enqueue(room);
             }
             Err(TokenError::Final(reason)) => {
@@ -98,10 +98,10 @@ impl Core {
     }
 
     pub(super) fn join_answered(&mut self, room: &str, id: &str, answer: Answered) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(room) else {
             return;
         };
-        let Some((_, since)) = wish.call.take_if(|(call, _)| call == id) else {
+        let Some((_, since)) = membership.call.take_if(|(call, _)| call == id) else {
             return;
         };
         self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
@@ -114,13 +114,13 @@ impl Core {
     }
 
     fn on_member(&mut self, room: &str, had_since: bool, place: Option<&Place>) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(room) else {
             return;
         };
-        wish.joined = true;
-        wish.confirmed = true;
-        wish.fresh = false;
-        wish.backoff.reset();
+        membership.joined = true;
+        membership.confirmed = true;
+        membership.fresh = false;
+        membership.backoff.reset();
         let (recovered, reason) = match place {
             None => (Some(false), Some("no_history".to_owned())),
             Some(place) => (place.recovered, place.reason.clone()),
@@ -128,11 +128,11 @@ impl Core {
         let recovered = had_since.then_some(recovered == Some(true));
         if recovered != Some(true) {
             // Old messages that the client asked for are still to come.
-            wish.position = place.and_then(Place::start);
+            membership.position = place.and_then(Place::start);
         }
-        let rejoin = std::mem::take(&mut wish.rejoin);
+        let rejoin = std::mem::take(&mut membership.rejoin);
         if !rejoin {
-            wish.resolve(&Ok(recovered));
+            membership.resolve(&Ok(recovered));
         }
         if let Some(recovered) = recovered {
             let reason = reason.filter(|_| !recovered);
@@ -144,14 +144,14 @@ impl Core {
     }
 
     fn join_refused(&mut self, room: &str, error: Error) {
-        let Some(wish) = self.rooms.wishes.get_mut(room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(room) else {
             return;
         };
-        if std::mem::take(&mut wish.rejoin) {
+        if std::mem::take(&mut membership.rejoin) {
             self.enqueue(room);
-        } else if error.code == "invalid_token" && wish.has_callback() && !wish.fresh {
+        } else if error.code == "invalid_token" && membership.has_callback() && !membership.fresh {
             // The token was good for an earlier join, and has expired since.
-            wish.token = None;
+            membership.token = None;
             self.enqueue(room);
         } else if error.retryable {
             self.try_later(room);
@@ -164,16 +164,21 @@ impl Core {
         if !self.is_up() {
             return;
         }
-        if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            let at = self.now.plus(wish.backoff.next(&mut self.random)).instant;
-            wish.retry = Some(self.timers.set(at, Timer::Join(room.to_owned())));
+        if let Some(membership) = self.rooms.memberships.get_mut(room) {
+            let at = self
+                .now
+                .plus(membership.backoff.next(&mut self.random))
+                .instant;
+            membership.retry = Some(self.timers.set(at, Timer::Join(room.to_owned())));
         }
     }
 
     /// Messages no longer wait for this room.
     pub(super) fn settle(&mut self, room: &str) {
-        let waits = |wish: &Wish| wish.call.is_some() || wish.fetching.is_some();
-        if self.rooms.wishes.get(room).is_some_and(waits) || !self.rooms.unsettled.remove(room) {
+        let waits =
+            |membership: &Membership| membership.call.is_some() || membership.fetching.is_some();
+        if self.rooms.memberships.get(room).is_some_and(waits) || !self.rooms.unsettled.remove(room)
+        {
             return;
         }
         if self.rooms.unsettled.is_empty() {

@@ -9,10 +9,10 @@ mod frames;
 mod heartbeat;
 mod joins;
 mod link;
+mod memberships;
 mod renewal;
 mod rooms;
 mod timers;
-mod wishes;
 
 #[cfg(test)]
 mod tests;
@@ -31,8 +31,8 @@ use backoff::{Backoff, Random};
 use calls::{Calls, Reply};
 use choice::Choice;
 use link::Link;
+use memberships::Rooms;
 use timers::{Alarm, Timer, Timers};
-use wishes::Rooms;
 
 pub(crate) use ending::{Ending, retry_after};
 

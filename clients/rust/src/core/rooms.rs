@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::calls::Reply;
-use super::wishes::Joined;
+use super::memberships::Joined;
 use super::{Core, Effect, TokenOf};
 use crate::error::{Error, codes};
 use crate::events::{Event, Presence};
@@ -23,37 +23,38 @@ impl Core {
             let _ = reply.send(Err(Error::closed()));
             return;
         }
-        match self.rooms.wishes.get_mut(&room) {
+        match self.rooms.memberships.get_mut(&room) {
             None => self.rooms.add(&room, options),
-            Some(wish) if wish.options.same(&options) => {
+            Some(membership) if membership.options.same(&options) => {
                 // Functions cannot be compared: the new one counts.
-                wish.options = options;
-                if wish.joined && wish.call.is_none() {
+                membership.options = options;
+                if membership.joined && membership.call.is_none() {
                     let _ = reply.send(Ok(None));
                     return;
                 }
             }
-            Some(wish) => {
-                let same_token = wish.options.same_token(&options);
-                wish.options = options;
-                wish.rejoin = wish.call.is_some();
+            Some(membership) => {
+                let same_token = membership.options.same_token(&options);
+                membership.options = options;
+                membership.rejoin = membership.call.is_some();
                 if !same_token {
-                    wish.set_token();
+                    membership.set_token();
                     self.stop_fetching(&room);
                 }
             }
         }
-        if let Some(wish) = self.rooms.wishes.get_mut(&room) {
-            wish.waiters.push(reply);
+        if let Some(membership) = self.rooms.memberships.get_mut(&room) {
+            membership.waiters.push(reply);
         }
         self.enqueue(&room);
     }
 
     pub(super) fn leave(&mut self, room: &str, reply: oneshot::Sender<Result<(), Error>>) {
-        let wish = self.rooms.wishes.get(room);
-        let known = wish.is_some_and(|wish| wish.joined || wish.call.is_some());
+        let membership = self.rooms.memberships.get(room);
+        let known =
+            membership.is_some_and(|membership| membership.joined || membership.call.is_some());
         let reason = "the application left the room";
-        self.end_wish(room, &Error::new(codes::CLOSED, reason));
+        self.end_membership(room, &Error::new(codes::CLOSED, reason));
         if known && self.is_up() {
             let frame = OutgoingFrame::about("leave", Some(room));
             self.control(frame, Reply::Leave(reply));
@@ -95,43 +96,45 @@ impl Core {
     /// Ends everything that would lead to another join.
     fn stop_joining(&mut self, room: &str) {
         self.stop_fetching(room);
-        if let Some(wish) = self.rooms.wishes.get_mut(room) {
-            wish.joined = false;
-            wish.queued = false;
-            wish.rejoin = false;
-            wish.call = None;
-            self.timers.cancel(&mut wish.retry);
+        if let Some(membership) = self.rooms.memberships.get_mut(room) {
+            membership.joined = false;
+            membership.queued = false;
+            membership.rejoin = false;
+            membership.call = None;
+            self.timers.cancel(&mut membership.retry);
         }
     }
 
     pub(super) fn stop_fetching(&mut self, room: &str) {
-        if let Some(wish) = self.rooms.wishes.get_mut(room)
-            && wish.fetching.is_some()
+        if let Some(membership) = self.rooms.memberships.get_mut(room)
+            && membership.fetching.is_some()
         {
-            self.timers.cancel(&mut wish.fetching);
+            self.timers.cancel(&mut membership.fetching);
             self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
             let of = TokenOf::Room(room.to_owned());
             self.effects.push_back(Effect::CancelFetch(of));
         }
     }
 
-    /// The client is closed: no join resolves any more. Only rooms that were joined stay wishes.
+    /// The client is closed: no join resolves any more. Only rooms that were joined stay memberships.
     pub(super) fn fail_joins(&mut self) {
         for room in self.rooms.names() {
-            match self.rooms.wishes.get_mut(&room) {
-                Some(wish) if wish.confirmed => wish.resolve(&Err(Error::closed())),
-                _ => self.end_wish(&room, &Error::closed()),
+            match self.rooms.memberships.get_mut(&room) {
+                Some(membership) if membership.confirmed => {
+                    membership.resolve(&Err(Error::closed()))
+                }
+                _ => self.end_membership(&room, &Error::closed()),
             }
         }
     }
 
     /// A `joined` has arrived: a member may have missed messages. Before the answer to a join it says nothing new.
     pub(super) fn on_joined(&mut self, frame: RoomPayload) {
-        if let Some(wish) = self.rooms.wishes.get_mut(&frame.room)
-            && wish.joined
+        if let Some(membership) = self.rooms.memberships.get_mut(&frame.room)
+            && membership.joined
             && frame.place.recovered == Some(false)
         {
-            wish.position = frame.place.start();
+            membership.position = frame.place.start();
             self.tell_recovery(Some(frame.room), false, frame.place.reason);
         }
     }
@@ -139,17 +142,22 @@ impl Core {
     /// A `left` has arrived. The one after a `leave` finds no membership.
     pub(super) fn on_left(&mut self, frame: &RoomPayload) {
         let room = &frame.room;
-        let Some(wish) = self.rooms.wishes.get_mut(room).filter(|wish| wish.joined) else {
+        let Some(membership) = self
+            .rooms
+            .memberships
+            .get_mut(room)
+            .filter(|membership| membership.joined)
+        else {
             return;
         };
-        wish.joined = false;
+        membership.joined = false;
         let reason = frame.place.reason.as_deref();
-        if reason == Some("expired") && wish.has_callback() {
-            wish.token = None;
+        if reason == Some("expired") && membership.has_callback() {
+            membership.token = None;
             self.enqueue(room);
             return;
         }
-        if wish.call.is_some() {
+        if membership.call.is_some() {
             // A join is on its way, and would make the client a member again.
             self.control(OutgoingFrame::about("leave", Some(room)), Reply::Nobody);
         }
@@ -158,50 +166,50 @@ impl Core {
     }
 
     pub(super) fn on_presence(&mut self, frame: PresencePayload) {
-        if let Some(wish) = self.rooms.wishes.get_mut(&frame.room) {
+        if let Some(membership) = self.rooms.memberships.get_mut(&frame.room) {
             let room = frame.room.clone();
-            merge(&mut wish.presence, frame);
-            let presence = wish.presence.clone();
+            merge(&mut membership.presence, frame);
+            let presence = membership.presence.clone();
             self.outlet.put(Event::Presence { room, presence });
         }
     }
 
     /// Whether the application gets this message of a room now. A gap leads to another join.
     pub(super) fn accept_in_room(&mut self, room: String, offset: Option<u64>) -> bool {
-        let Some(wish) = self.rooms.wishes.get_mut(&room) else {
+        let Some(membership) = self.rooms.memberships.get_mut(&room) else {
             return true;
         };
-        let (Some(at), Some(offset)) = (&mut wish.position, offset) else {
+        let (Some(at), Some(offset)) = (&mut membership.position, offset) else {
             return true;
         };
         let expected = at.offset.saturating_add(1);
         if offset == expected {
             at.offset = offset;
-        } else if offset > expected && wish.retry.is_none() {
+        } else if offset > expected && membership.retry.is_none() {
             self.enqueue(&room);
         }
         offset == expected
     }
 
     pub(super) fn give_up(&mut self, room: &str, error: Error) {
-        self.end_wish(room, &error);
+        self.end_membership(room, &error);
         let room = room.to_owned();
         self.outlet.put(Event::Left { room, error });
     }
 
-    pub(super) fn end_wish(&mut self, room: &str, error: &Error) {
-        let Some(wish) = self.rooms.wishes.get(room) else {
+    pub(super) fn end_membership(&mut self, room: &str, error: &Error) {
+        let Some(membership) = self.rooms.memberships.get(room) else {
             return;
         };
-        let (number, waits) = (wish.number, wish.call.is_some());
+        let (number, waits) = (membership.number, membership.call.is_some());
         if waits {
             self.rooms.unanswered = self.rooms.unanswered.saturating_sub(1);
         }
         self.stop_joining(room);
         self.rooms.to_join.retain(|other| other != room);
         self.rooms.order.remove(&number);
-        if let Some(mut wish) = self.rooms.wishes.remove(room) {
-            wish.resolve(&Err(error.clone()));
+        if let Some(mut membership) = self.rooms.memberships.remove(room) {
+            membership.resolve(&Err(error.clone()));
         }
         self.settle(room);
         self.join_next();

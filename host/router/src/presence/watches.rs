@@ -115,7 +115,7 @@ impl WatchTable {
         self.wake.notify_one();
     }
 
-    /// Begins anew in the rooms that are `over`: if they are read again, their watchers get all users.
+    /// Starts again in the rooms that are `over`: if they are read again, their watchers get all users.
     pub(super) fn restart(&self, is_over: impl Fn(&str) -> bool) {
         let mut state = self.state();
         for (room, watched) in &mut state.rooms {

@@ -69,7 +69,7 @@ internal class Core(url: String, val options: Options, world: World) {
         val waiter = scheduler.locked {
             if (state == State.CLOSED) throw closedError()
             rooms.keep(room)
-            rooms.wish(room.name, options)
+            rooms.request(room.name, options)
         }
         await(waiter) { rooms.forget(room.name, waiter) }
     }

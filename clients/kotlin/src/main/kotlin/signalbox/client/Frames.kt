@@ -56,7 +56,7 @@ public class Page internal constructor(
     public val hasOlder: Boolean,
 )
 
-/** Tells whether messages were missed while the client was away. If so, load your state anew. */
+/** Tells whether messages were missed while the client was away. If so, reload your state. */
 public data class Recovery(
     /** Whether nothing was missed: the messages follow. */
     public val recovered: Boolean,

@@ -22,7 +22,7 @@ internal class Heartbeat(
     private var dueTimeOfDay = ZERO
     private var alarm: Alarm? = null
 
-    /** Starts anew: the connection is new, there was a sign of life, or the silence had another reason. */
+    /** Starts again: the connection is new, there was a sign of life, or the silence had another reason. */
     fun begin() {
         stop()
         lastHeard = clock.now()

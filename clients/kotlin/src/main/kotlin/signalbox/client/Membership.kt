@@ -6,7 +6,7 @@ import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
 import kotlinx.serialization.json.putJsonObject
 
-/** The wishes of the application for a room. */
+/** The memberships of the application for a room. */
 internal data class JoinOptions(
     val last: Int,
     val presence: Boolean,
@@ -20,7 +20,7 @@ internal data class JoinOptions(
     fun isSame(other: JoinOptions) = last == other.last && presence == other.presence && hasTokenOf(other)
 }
 
-/** A wish to be in a room, and its progress. The caller of each method holds the lock. */
+/** A room that the application wants to be in, and the state of its joins. The caller of each method holds the lock. */
 internal class Membership(val room: Room, var options: JoinOptions, var tokens: Tokens, val backoff: Backoff) {
     var position: Position? = null
     var joined = false

@@ -28,7 +28,7 @@ public class Options internal constructor() {
     /** See [backoffMin]. */
     public var backoffMax: Duration = 20.seconds
 
-    /** The time that a connection must last for the backoff to start anew. */
+    /** The time that a connection must last for the backoff to start again. */
     public var stableAfter: Duration = 5.seconds
 
     /** Whether the client uses server-sent events in networks that block WebSockets. */

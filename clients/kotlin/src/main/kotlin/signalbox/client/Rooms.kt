@@ -10,8 +10,8 @@ import kotlinx.serialization.json.JsonObject
 internal class Rooms(private val core: Core) {
     private val handles = HashMap<String, Room>()
 
-    /** The wishes in their order. */
-    private val wishes = LinkedHashMap<String, Membership>()
+    /** The memberships in their order. */
+    private val memberships = LinkedHashMap<String, Membership>()
     private var connected = false
     private val toJoin = ArrayDeque<Membership>()
     private var unanswered = 0
@@ -20,7 +20,7 @@ internal class Rooms(private val core: Core) {
     private val unsettled = HashSet<Membership>()
 
     /** The names of the rooms that the client is in. */
-    val joined: List<String> get() = wishes.values.filter { it.joined }.map { it.room.name }.sorted()
+    val joined: List<String> get() = memberships.values.filter { it.joined }.map { it.room.name }.sorted()
 
     /** Returns the room with this name. */
     fun handle(name: String): Room = handles.getOrPut(name) { Room(name, core) }
@@ -30,42 +30,42 @@ internal class Rooms(private val core: Core) {
         handles.getOrPut(room.name) { room }
     }
 
-    fun membership(name: String): Membership? = wishes[name]
+    fun membership(name: String): Membership? = memberships[name]
 
     /** The application wants to be in the room, with these options. The result completes when the client is a member. */
-    fun wish(name: String, options: JoinOptions): CompletableDeferred<Unit> {
+    fun request(name: String, options: JoinOptions): CompletableDeferred<Unit> {
         val waiter = CompletableDeferred<Unit>()
-        val known = wishes[name]
+        val known = memberships[name]
         if (known != null && known.options.isSame(options) && known.joined && known.call == null) {
             waiter.complete(Unit)
             return waiter
         }
-        val wish = known ?: add(name, options)
-        if (!wish.options.isSame(options)) change(wish, options)
-        wish.waiters += waiter
-        enqueue(wish)
+        val membership = known ?: add(name, options)
+        if (!membership.options.isSame(options)) change(membership, options)
+        membership.waiters += waiter
+        enqueue(membership)
         return waiter
     }
 
-    /** Nobody waits for this join any more. The wish stays. */
+    /** Nobody waits for this join any more. The membership stays. */
     fun forget(name: String, waiter: CompletableDeferred<Unit>) {
-        wishes[name]?.waiters?.remove(waiter)
+        memberships[name]?.waiters?.remove(waiter)
     }
 
     /** The application does not want to be in the room. Returns whether the server has to know. */
     fun leave(name: String): Boolean {
-        val wish = wishes[name] ?: return false
-        val isKnown = wish.joined || wish.call != null
-        end(wish, SignalboxException(ErrorCode.CLOSED, "the application left the room"))
+        val membership = memberships[name] ?: return false
+        val isKnown = membership.joined || membership.call != null
+        end(membership, SignalboxException(ErrorCode.CLOSED, "the application left the room"))
         return isKnown && connected
     }
 
     /** There is a connection: join all rooms again. */
     fun onConnected() {
         connected = true
-        unsettled += wishes.values
+        unsettled += memberships.values
         if (unsettled.isEmpty()) core.flow()
-        wishes.values.toList().forEach(::enqueue)
+        memberships.values.toList().forEach(::enqueue)
     }
 
     /** The connection is gone, and with it all memberships. */
@@ -74,61 +74,61 @@ internal class Rooms(private val core: Core) {
         toJoin.clear()
         unanswered = 0
         unsettled.clear()
-        for (wish in wishes.values) {
-            wish.queued = false
-            wish.stop()
+        for (membership in memberships.values) {
+            membership.queued = false
+            membership.stop()
         }
     }
 
-    /** The client is closed: no join resolves any more. Only rooms that were joined stay wishes. */
+    /** The client is closed: no join resolves any more. Only rooms that were joined stay memberships. */
     fun failWaiting() {
-        for (wish in wishes.values.toList()) {
-            wish.tokens.stop()
-            if (wish.confirmed) wish.resolve(closedError()) else end(wish, closedError())
+        for (membership in memberships.values.toList()) {
+            membership.tokens.stop()
+            if (membership.confirmed) membership.resolve(closedError()) else end(membership, closedError())
         }
     }
 
     /** Hands over a `joined`: a member may have missed messages. Before the answer to a join it says nothing new. */
     fun onJoined(name: String, place: Place) {
-        val wish = wishes[name]
-        if (wish == null || !wish.joined || place.recovered != false) return
-        wish.position = place.start
-        core.emit(wish.room.onRecovery, Recovery(false, place.reason))
+        val membership = memberships[name]
+        if (membership == null || !membership.joined || place.recovered != false) return
+        membership.position = place.start
+        core.emit(membership.room.onRecovery, Recovery(false, place.reason))
     }
 
     /** Hands over a `left`. The one after a `leave` finds no membership. */
     fun onLeft(name: String, reason: String?) {
-        val wish = wishes[name]
-        if (wish == null || !wish.joined) return
-        wish.joined = false
-        if (reason == "expired" && wish.tokens.isRenewable) {
-            wish.tokens.forget()
-            enqueue(wish)
+        val membership = memberships[name]
+        if (membership == null || !membership.joined) return
+        membership.joined = false
+        if (reason == "expired" && membership.tokens.isRenewable) {
+            membership.tokens.forget()
+            enqueue(membership)
             return
         }
         // A join on its way would make the client a member again.
-        if (wish.call != null) core.control(Outgoing("leave", room = name)) { _, _ -> }
-        giveUp(wish, SignalboxException(reason ?: "removed", "the server ended the membership"))
+        if (membership.call != null) core.control(Outgoing("leave", room = name)) { _, _ -> }
+        giveUp(membership, SignalboxException(reason ?: "removed", "the server ended the membership"))
     }
 
     /** Hands over a `presence`. */
     fun onPresence(name: String, frame: JsonObject) {
-        val room = wishes[name]?.room ?: return
+        val room = memberships[name]?.room ?: return
         room.users = room.users.after(frame)
         core.emit(room.onPresence, room.users)
     }
 
     /** Returns whether the application gets this message of a room now. A gap leads to another join. */
     fun accept(name: String, message: Message): Boolean {
-        val wish = wishes[name]
-        val position = wish?.position
+        val membership = memberships[name]
+        val position = membership?.position
         val offset = message.offset
-        if (wish == null || position == null || offset == null) return true
+        if (membership == null || position == null || offset == null) return true
         if (offset == position.offset + 1) {
-            wish.position = position.copy(offset = offset)
+            membership.position = position.copy(offset = offset)
             return true
         }
-        if (offset > position.offset && wish.retry == null) enqueue(wish)
+        if (offset > position.offset && membership.retry == null) enqueue(membership)
         return false
     }
 
@@ -141,17 +141,17 @@ internal class Rooms(private val core: Core) {
         val room = handle(name)
         room.lastRecovered = null
         val backoff = Backoff(RETRY_MIN, RETRY_MAX, core.random)
-        return Membership(room, options, tokens(name, options), backoff).also { wishes[name] = it }
+        return Membership(room, options, tokens(name, options), backoff).also { memberships[name] = it }
     }
 
-    private fun change(wish: Membership, options: JoinOptions) {
-        if (!wish.options.hasTokenOf(options)) {
-            wish.tokens.stop()
-            wish.tokens = tokens(wish.room.name, options)
-            wish.stopFetching()
+    private fun change(membership: Membership, options: JoinOptions) {
+        if (!membership.options.hasTokenOf(options)) {
+            membership.tokens.stop()
+            membership.tokens = tokens(membership.room.name, options)
+            membership.stopFetching()
         }
-        wish.options = options
-        wish.rejoin = wish.call != null
+        membership.options = options
+        membership.rejoin = membership.call != null
     }
 
     private fun tokens(name: String, options: JoinOptions): Tokens {
@@ -159,26 +159,26 @@ internal class Rooms(private val core: Core) {
         return Tokens(core.scheduler, core.options.tokenTimeout, options.token, fetch)
     }
 
-    private fun enqueue(wish: Membership) {
-        if (!connected || wish.call != null || wish.fetching != null) return
-        wish.stopRetrying()
-        if (!wish.queued) {
-            wish.queued = true
-            toJoin += wish
+    private fun enqueue(membership: Membership) {
+        if (!connected || membership.call != null || membership.fetching != null) return
+        membership.stopRetrying()
+        if (!membership.queued) {
+            membership.queued = true
+            toJoin += membership
         }
         pump()
     }
 
     private fun pump() {
         while (unanswered < JOINS_MAX) {
-            val wish = toJoin.removeFirstOrNull() ?: return
-            wish.queued = false
-            if (wish.tokens.isMissing) fetch(wish) else send(wish)
+            val membership = toJoin.removeFirstOrNull() ?: return
+            membership.queued = false
+            if (membership.tokens.isMissing) fetch(membership) else send(membership)
         }
     }
 
-    private fun fetch(wish: Membership) {
-        val source = wish.tokens
+    private fun fetch(membership: Membership) {
+        val source = membership.tokens
         var own: Job? = null
         own = core.scheduler.scope.launch {
             val failure = try {
@@ -187,112 +187,112 @@ internal class Rooms(private val core: Core) {
             } catch (failure: TokenFailure) {
                 failure
             }
-            core.scheduler.locked { if (wish.fetching === own) onToken(wish, failure) }
+            core.scheduler.locked { if (membership.fetching === own) onToken(membership, failure) }
         }
-        wish.fetching = own
+        membership.fetching = own
     }
 
-    private fun onToken(wish: Membership, failure: TokenFailure?) {
-        wish.fetching = null
+    private fun onToken(membership: Membership, failure: TokenFailure?) {
+        membership.fetching = null
         when {
             failure == null -> {
-                wish.fresh = true
-                enqueue(wish)
+                membership.fresh = true
+                enqueue(membership)
             }
-            failure.final -> giveUp(wish, failure.error)
+            failure.final -> giveUp(membership, failure.error)
             else -> {
                 core.report(failure.error)
-                tryLater(wish)
+                tryLater(membership)
             }
         }
     }
 
-    private fun send(wish: Membership) {
-        val since = wish.position
+    private fun send(membership: Membership) {
+        val since = membership.position
         var own: PendingCall? = null
-        val call = PendingCall(wish.joinFrame()) { ack, error ->
-            if (wish.call === own) answered(wish, since, ack, error)
+        val call = PendingCall(membership.joinFrame()) { ack, error ->
+            if (membership.call === own) answered(membership, since, ack, error)
         }
         own = call
-        wish.call = call
+        membership.call = call
         unanswered++
         core.calls.control(call)
     }
 
-    private fun answered(wish: Membership, since: Position?, ack: Ack?, error: SignalboxException?) {
-        wish.call = null
+    private fun answered(membership: Membership, since: Position?, ack: Ack?, error: SignalboxException?) {
+        membership.call = null
         unanswered--
-        if (error != null) refused(wish, error) else onMember(wish, since, ack?.room)
-        settle(wish)
+        if (error != null) refused(membership, error) else onMember(membership, since, ack?.room)
+        settle(membership)
         pump()
     }
 
-    private fun onMember(wish: Membership, since: Position?, place: Place?) {
-        wish.joined = true
-        wish.confirmed = true
-        wish.fresh = false
-        wish.backoff.reset()
+    private fun onMember(membership: Membership, since: Position?, place: Place?) {
+        membership.joined = true
+        membership.confirmed = true
+        membership.fresh = false
+        membership.backoff.reset()
         val recovery = when {
             since == null -> null
             place == null -> Recovery(false, "no_history")
             else -> Recovery(place.recovered ?: false, place.reason)
         }
         // Old messages that the client asked for are still to come.
-        if (recovery?.recovered != true) wish.position = place?.start
-        recovery?.let { core.emit(wish.room.onRecovery, it) }
-        if (wish.rejoin) {
-            wish.rejoin = false
-            enqueue(wish)
+        if (recovery?.recovered != true) membership.position = place?.start
+        recovery?.let { core.emit(membership.room.onRecovery, it) }
+        if (membership.rejoin) {
+            membership.rejoin = false
+            enqueue(membership)
             return
         }
-        wish.room.lastRecovered = recovery?.recovered
-        wish.resolve(null)
+        membership.room.lastRecovered = recovery?.recovered
+        membership.resolve(null)
     }
 
-    private fun refused(wish: Membership, error: SignalboxException) {
+    private fun refused(membership: Membership, error: SignalboxException) {
         when {
-            wish.rejoin -> {
-                wish.rejoin = false
-                enqueue(wish)
+            membership.rejoin -> {
+                membership.rejoin = false
+                enqueue(membership)
             }
-            error.code == "invalid_token" && wish.tokens.isRenewable && !wish.fresh -> {
+            error.code == "invalid_token" && membership.tokens.isRenewable && !membership.fresh -> {
                 // The token was good for an earlier join, and has expired since.
-                wish.tokens.forget()
-                enqueue(wish)
+                membership.tokens.forget()
+                enqueue(membership)
             }
-            error.retryable -> tryLater(wish)
-            else -> giveUp(wish, error)
+            error.retryable -> tryLater(membership)
+            else -> giveUp(membership, error)
         }
     }
 
-    private fun tryLater(wish: Membership) {
+    private fun tryLater(membership: Membership) {
         if (!connected) return
-        wish.retry = core.scheduler.after(wish.backoff.next()) {
-            wish.retry = null
-            enqueue(wish)
+        membership.retry = core.scheduler.after(membership.backoff.next()) {
+            membership.retry = null
+            enqueue(membership)
         }
     }
 
-    private fun giveUp(wish: Membership, error: SignalboxException) {
-        core.emit(wish.room.onLeft, error)
-        end(wish, error)
+    private fun giveUp(membership: Membership, error: SignalboxException) {
+        core.emit(membership.room.onLeft, error)
+        end(membership, error)
     }
 
-    private fun end(wish: Membership, error: SignalboxException) {
-        if (wish.call != null) unanswered--
-        wish.stop()
-        wish.tokens.stop()
-        toJoin.remove(wish)
-        wishes -= wish.room.name
-        wish.room.users = Presence()
-        if (!wish.room.hasCallbacks) handles -= wish.room.name
-        wish.resolve(error)
-        settle(wish)
+    private fun end(membership: Membership, error: SignalboxException) {
+        if (membership.call != null) unanswered--
+        membership.stop()
+        membership.tokens.stop()
+        toJoin.remove(membership)
+        memberships -= membership.room.name
+        membership.room.users = Presence()
+        if (!membership.room.hasCallbacks) handles -= membership.room.name
+        membership.resolve(error)
+        settle(membership)
         pump()
     }
 
-    private fun settle(wish: Membership) {
-        if (wish.call == null && unsettled.remove(wish) && unsettled.isEmpty()) core.flow()
+    private fun settle(membership: Membership) {
+        if (membership.call == null && unsettled.remove(membership) && unsettled.isEmpty()) core.flow()
     }
 
     private companion object {

@@ -98,7 +98,7 @@ public class Signalbox internal constructor(url: String, options: Options, world
 
     /**
      * Ends the connection, and fails all calls that wait with [ErrorCode.CLOSED]. Returns when the client holds no socket and no
-     * coroutine, except for callbacks that have not returned. [connect] starts it anew, with the rooms that were joined.
+     * coroutine, except for callbacks that have not returned. [connect] starts it again, with the rooms that were joined.
      */
     public suspend fun close() {
         core.link.close()
@@ -130,7 +130,7 @@ public class Signalbox internal constructor(url: String, options: Options, world
      * @param presence asks for the users in the room.
      * @param token is a token for the room, if its rules want one.
      * @param fetchToken returns a token for the room. It is called before the first join, and when the token has expired, never twice
-     * at the same time. [TokenDeniedException] ends the wish to be in the room; after other exceptions it is called again.
+     * at the same time. [TokenDeniedException] ends the membership; after other exceptions it is called again.
      * @throws SignalboxException if the server refuses the join for good, or the client is closed.
      */
     public suspend fun join(

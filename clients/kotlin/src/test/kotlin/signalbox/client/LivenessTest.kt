@@ -24,7 +24,7 @@ class LivenessTest {
     }
 
     @Test
-    fun `silence counts anew after an answer`() = play({
+    fun `silence is counted again after an answer`() = play({
         heartbeatInterval = 1.seconds
         heartbeatTimeout = 1.minutes
     }) {

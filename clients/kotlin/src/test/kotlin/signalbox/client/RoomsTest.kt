@@ -72,7 +72,7 @@ class RoomsTest {
     }
 
     @Test
-    fun `at most fifty joins wait for their answers in the order of the wishes`() = play {
+    fun `at most fifty joins wait for their answers in the order of the memberships`() = play {
         repeat(60) { join("r$it") }
         val peer = connected()
         val joins = List(50) { peer.next() }
@@ -91,7 +91,7 @@ class RoomsTest {
     }
 
     @Test
-    fun `a join that may succeed later is retried and one that is refused ends the wish`() = play {
+    fun `a join that may succeed later is retried and one that is refused ends the membership`() = play {
         val peer = connected()
         watch("r")
         val joining = join("r")
@@ -109,7 +109,7 @@ class RoomsTest {
     }
 
     @Test
-    fun `the wish stays after nobody waits for its join`() = play {
+    fun `the membership stays after nobody waits for its join`() = play {
         join("r").cancelAndJoin()
         connected().answerJoin()
         settle()
@@ -158,7 +158,7 @@ class RoomsTest {
     }
 
     @Test
-    fun `an expired room token without a callback ends the wish`() = play {
+    fun `an expired room token without a callback ends the membership`() = play {
         val peer = connected()
         member(peer, "r")
         peer.send("left", obj("room" to "r", "reason" to "expired"))
@@ -166,13 +166,13 @@ class RoomsTest {
     }
 
     @Test
-    fun `a room token that is denied ends the wish`() = play {
+    fun `a room token that is denied ends the membership`() = play {
         connected()
         assertEquals(ErrorCode.UNAUTHORIZED, join("r", fetchToken = { throw TokenDeniedException("no") }).code())
     }
 
     @Test
-    fun `joining twice changes the options of one wish`() = play {
+    fun `joining twice changes the options of one membership`() = play {
         var peer = connected()
         val first = join("r")
         val join = peer.next()

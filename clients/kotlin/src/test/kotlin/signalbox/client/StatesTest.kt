@@ -75,7 +75,7 @@ class StatesTest {
     }
 
     @Test
-    fun `a closed client starts anew`() = play {
+    fun `a closed client starts again`() = play {
         connected()
         client.close()
         connected()

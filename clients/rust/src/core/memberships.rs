@@ -1,4 +1,4 @@
-//! The wishes of an application to be in rooms.
+//! The rooms that an application wants to be in.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -19,9 +19,9 @@ const RETRY_MAX: Duration = Duration::from_secs(20);
 /// The result of a join of the application: whether missed messages were recovered.
 pub(super) type Joined = Result<Option<bool>, Error>;
 
-/// A wish to be in a room, and what became of it.
-pub(super) struct Wish {
-    /// Its place among the wishes.
+/// A room that the application wants to be in, and the state of its joins.
+pub(super) struct Membership {
+    /// Its place among the memberships.
     pub(super) number: u64,
     pub(super) options: JoinOptions,
     /// The token of the room, if there is one now.
@@ -46,7 +46,7 @@ pub(super) struct Wish {
     pub(super) waiters: Vec<oneshot::Sender<Joined>>,
 }
 
-impl Wish {
+impl Membership {
     pub(super) fn has_callback(&self) -> bool {
         matches!(self.options.token, Some(RoomToken::Callback(_)))
     }
@@ -85,11 +85,11 @@ impl Wish {
     }
 }
 
-/// All wishes of a client.
+/// All memberships of a client.
 #[derive(Default)]
 pub(super) struct Rooms {
     pub(super) count: u64,
-    pub(super) wishes: HashMap<String, Wish>,
+    pub(super) memberships: HashMap<String, Membership>,
     pub(super) order: BTreeMap<u64, String>,
     pub(super) to_join: VecDeque<String>,
     pub(super) unanswered: usize,
@@ -100,21 +100,26 @@ pub(super) struct Rooms {
 impl Rooms {
     /// The rooms that the client is in now, sorted.
     pub(super) fn joined(&self) -> Vec<String> {
-        let joined = self.wishes.iter().filter(|(_, wish)| wish.joined);
+        let joined = self
+            .memberships
+            .iter()
+            .filter(|(_, membership)| membership.joined);
         let mut names: Vec<_> = joined.map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names
     }
 
     pub(super) fn presence(&self, room: &str) -> Presence {
-        let wish = self.wishes.get(room);
-        wish.map(|wish| wish.presence.clone()).unwrap_or_default()
+        let membership = self.memberships.get(room);
+        membership
+            .map(|membership| membership.presence.clone())
+            .unwrap_or_default()
     }
 
     pub(super) fn is_fetching(&self, room: &str) -> bool {
-        self.wishes
+        self.memberships
             .get(room)
-            .is_some_and(|wish| wish.fetching.is_some())
+            .is_some_and(|membership| membership.fetching.is_some())
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -124,7 +129,7 @@ impl Rooms {
     pub(super) fn add(&mut self, name: &str, options: JoinOptions) {
         self.count += 1;
         self.order.insert(self.count, name.to_owned());
-        let mut wish = Wish {
+        let mut membership = Membership {
             number: self.count,
             options,
             token: None,
@@ -141,7 +146,7 @@ impl Rooms {
             fetching: None,
             waiters: Vec::new(),
         };
-        wish.set_token();
-        self.wishes.insert(name.to_owned(), wish);
+        membership.set_token();
+        self.memberships.insert(name.to_owned(), membership);
     }
 }
