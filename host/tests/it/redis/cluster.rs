@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redis::{cluster::ClusterClient, cluster_async::ClusterConnection};
+use redis::cluster_async::ClusterConnection;
 
 use super::{
+    connections::cluster_client,
     server::{Options, Server},
     wait::until,
 };
@@ -101,8 +102,7 @@ impl Cluster {
 
     /// A client that knows all nodes.
     pub(crate) async fn connect(&self) -> ClusterConnection {
-        ClusterClient::new(self.urls().split(','))
-            .expect("valid addresses")
+        cluster_client(&self.urls())
             .get_async_connection()
             .await
             .expect("the cluster accepts clients")

@@ -5,6 +5,7 @@
 //! do not share any of them. `cargo xtask test` makes sure that `redis-server` is installed.
 
 mod cluster;
+mod connections;
 mod ports;
 mod process;
 mod sentinel;

@@ -4,28 +4,22 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError,
-    RedisResult, TlsCertificates, aio::MultiplexedConnection,
+    Client, Cmd, FromRedisValue, IntoConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    aio::MultiplexedConnection,
 };
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 use super::{
+    connections::connect,
     ports,
     process::{Ended, Process},
     tls,
     wait::until,
 };
-
-/// Timeout for one command: longer than anything takes, even on a busy machine.
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Timeout for connecting: a stopped server accepts connections but never answers.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Options of a server that differ from the defaults.
 #[derive(Clone, Default)]
@@ -307,15 +301,6 @@ fn command(words: &[&str]) -> Cmd {
     let mut command = Cmd::new();
     command.arg(words);
     command
-}
-
-async fn connect(client: &Client) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(COMMAND_TIMEOUT));
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
 }
 
 /// A client that sends only the commands it is given.

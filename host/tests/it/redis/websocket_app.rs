@@ -8,14 +8,18 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use redis::{Client, Cmd, FromRedisValue, Msg, RedisResult, aio::MultiplexedConnection, cmd};
-use redis::{cluster::ClusterClient, cluster_async::ClusterConnection};
+use redis::{
+    Client, Cmd, FromRedisValue, Msg, RedisResult, aio::MultiplexedConnection,
+    cluster_async::ClusterConnection, cmd,
+};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
     time::{interval, sleep},
 };
+
+use super::connections::{cluster_client, connect};
 
 /// The TTL of `user_online:<user>:<server>`, in seconds.
 const ONLINE_TTL: u64 = 60;
@@ -189,8 +193,7 @@ impl Shared {
 impl Redis {
     async fn connect(urls: &str) -> Self {
         if urls.contains(',') {
-            let cluster = ClusterClient::new(urls.split(',')).expect("valid addresses");
-            let connection = cluster.get_async_connection().await;
+            let connection = cluster_client(urls).get_async_connection().await;
             return Self::Cluster(connection.expect("the cluster accepts clients"));
         }
         let client = Client::open(urls).expect("a valid address");
@@ -211,7 +214,7 @@ impl Redis {
                         answer => return answer,
                     }
                 }
-                let connected = one.client.get_multiplexed_async_connection().await?;
+                let connected = connect(&one.client).await?;
                 command.query_async(connection.insert(connected)).await
             }
         }

@@ -2,7 +2,7 @@
 
 use redis::{Client, cmd};
 
-use crate::redis::Sentinels;
+use crate::redis::{Sentinels, connections::connect};
 
 #[tokio::test]
 async fn sentinels_fail_a_dead_master_over_and_make_it_a_replica_when_it_is_back() {
@@ -35,11 +35,8 @@ async fn sentinels_fail_over_on_command() {
     assert_ne!(master.port(), before);
     master.command::<()>(&["SET", "key", "value"]).await;
     let sentinel = Client::open(sentinels.urls().split(',').next().expect("an address"));
-    let mut sentinel = sentinel
-        .expect("a valid address")
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let sentinel = connect(&sentinel.expect("a valid address")).await;
+    let mut sentinel = sentinel.expect("a connection");
     let (host, port): (String, u16) = cmd("SENTINEL")
         .arg("GET-MASTER-ADDR-BY-NAME")
         .arg(sentinels.master_name())

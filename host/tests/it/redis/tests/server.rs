@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::redis::{
     Options, Server, User,
+    connections::connect,
     process::{Ended, Process},
     until,
 };
@@ -105,11 +106,8 @@ async fn a_password_and_a_user_are_asked_for() {
             user.name
         );
         let stranger = Client::open(format!("redis://127.0.0.1:{}", server.port()));
-        let mut stranger = stranger
-            .expect("a valid address")
-            .get_multiplexed_async_connection()
-            .await
-            .expect("a connection");
+        let stranger = connect(&stranger.expect("a valid address")).await;
+        let mut stranger = stranger.expect("a connection");
         let refused = stranger.ping::<String>().await;
         assert!(refused.is_err_and(|error| error.code() == Some("NOAUTH")));
     }
