@@ -1,7 +1,12 @@
-//! Reads the output of `cargo test`: which tests failed, and which test programs ended without a result.
+//! Reads the output of `cargo test`: which tests failed and why, and which test programs ended without a result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+
+/// The most lines of a panic message that are repeated.
+const MESSAGE_LINES_MAX: usize = 12;
+/// The most characters of one of them.
+const LINE_CHARS_MAX: usize = 300;
 
 /// Reads the output of `cargo test`, line by line.
 #[derive(Debug, Default)]
@@ -19,6 +24,10 @@ struct Program {
     lists: bool,
     /// The tests that failed; `None` until the program has reported its result.
     result: Option<Vec<String>>,
+    /// The message of the first panic of each thread. The main thread of a test has the name of the test.
+    panics: BTreeMap<String, Vec<String>>,
+    /// The thread whose panic message is being read.
+    panicking: Option<String>,
 }
 
 impl Outcome {
@@ -36,25 +45,64 @@ impl Outcome {
         }
     }
 
-    /// Returns the failures: tests by name, each with its program, and programs that crashed. Call it only if cargo
-    /// failed.
+    /// Returns the failures: tests by name, each with its program and the lines of its panic message, and programs that
+    /// crashed. Call it only if cargo failed.
     pub(crate) fn failed(&mut self) -> Vec<String> {
         self.end_program();
         self.failed.iter().cloned().collect()
     }
 
     fn end_program(&mut self) {
-        if let Some(Program { name, result, .. }) = self.current.take() {
+        if let Some(program) = self.current.take() {
+            let (name, panics) = (program.name, program.panics);
             let crashed = || vec!["it ended without a result".to_owned()];
-            let tests = result.unwrap_or_else(crashed).into_iter();
-            self.failed
-                .extend(tests.map(|test| format!("{name}: {test}")));
+            let tests = program.result.unwrap_or_else(crashed).into_iter();
+            self.failed.extend(tests.map(|test| {
+                let message = panics.get(&test).into_iter().flatten();
+                let message: String = message.map(|line| format!("\n      {line}")).collect();
+                format!("{name}: {test}{message}")
+            }));
         }
     }
 }
 
 impl Program {
     fn read(&mut self, line: &str) {
+        if let Some((thread, place)) = panicked(line) {
+            self.panicking = (!self.panics.contains_key(thread)).then(|| thread.to_owned());
+            if let Some(thread) = self.panicking.clone() {
+                self.panics.insert(thread, vec![place.to_owned()]);
+            }
+        } else if self.is_message(line) {
+            self.read_message(line);
+        } else {
+            self.panicking = None;
+            self.read_list(line);
+        }
+    }
+
+    /// Whether the line continues a panic message.
+    fn is_message(&self, line: &str) -> bool {
+        let ends = ["stack backtrace:", "note: run with `RUST_BACKTRACE", "----"];
+        self.panicking.is_some()
+            && line != "failures:"
+            && !ends.iter().any(|end| line.starts_with(end))
+    }
+
+    fn read_message(&mut self, line: &str) {
+        let lines = self
+            .panicking
+            .as_ref()
+            .and_then(|thread| self.panics.get_mut(thread));
+        if let Some(lines) = lines
+            && !line.trim().is_empty()
+            && lines.len() <= MESSAGE_LINES_MAX
+        {
+            lines.push(line.trim().chars().take(LINE_CHARS_MAX).collect());
+        }
+    }
+
+    fn read_list(&mut self, line: &str) {
         if line == "failures:" {
             self.listed.clear();
             self.lists = true;
@@ -72,6 +120,13 @@ impl Program {
             self.listed.push(test.trim_end().to_owned());
         }
     }
+}
+
+/// Returns the thread and the place if the line says that a thread panicked: `thread 'NAME' (ID) panicked at PLACE:`.
+fn panicked(line: &str) -> Option<(&str, &str)> {
+    let (thread, place) = line.strip_prefix("thread '")?.split_once(" panicked at ")?;
+    let (name, _) = thread.rsplit_once('\'')?;
+    Some((name, place))
 }
 
 /// Returns the test program if the line says that cargo starts one.
@@ -111,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn failed_tests_are_named_with_their_program() {
+    fn failed_tests_are_named_with_their_program_and_panic_message() {
         let failed = failed(
             "
 \u{1b}[1m\u{1b}[92m     Running\u{1b}[0m unittests src/lib.rs (target/debug/deps/signalbox-0a1b)
@@ -130,8 +185,14 @@ test wire::odd ... FAILED
 failures:
 
 ---- swap::slow stdout ----
-thread 'swap::slow' panicked at tests/it/swap.rs:1:1:
-    an indented line of its output
+thread 'swap::slow' (71) panicked at tests/it/swap.rs:1:1:
+assertion `left == right` failed
+  left: 1
+ right: 2
+stack backtrace:
+   0: std::panicking::begin_panic
+thread 'swap::slow' (71) panicked at tests/it/swap.rs:2:1:
+a later panic
 failures:
     not::a::test
 ---- wire::odd stdout ----
@@ -159,7 +220,8 @@ error: 2 targets failed:
             failed,
             [
                 "documentation of signalbox: host/src/config.rs - config::Config (line 7)",
-                "it (tests/it/main.rs): swap::slow",
+                "it (tests/it/main.rs): swap::slow\n      tests/it/swap.rs:1:1:\n      assertion `left == right` failed\n      \
+                 left: 1\n      right: 2",
                 "it (tests/it/main.rs): wire::odd",
             ]
         );
