@@ -90,23 +90,26 @@ impl Confirmed {
     }
 }
 
+/// The outcome of a question about a user that has `here` connections on this node, with the answers of the nodes `n0`,
+/// `n1` and so on.
+#[cfg(test)]
+pub(super) fn user_outcome(here: usize, answers: &[UserAnswer]) -> UserOutcome {
+    let reports = (0..).zip(answers).map(|(index, answer)| NodeReport {
+        node: format!("n{index}"),
+        answer: answer.clone(),
+    });
+    UserOutcome {
+        here: UserAnswer::Connections(here),
+        elsewhere: Ok(reports.collect()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn confirmed(answers: &[UserAnswer]) -> Result<Confirmed, ApiError> {
-        let reports = answers
-            .iter()
-            .enumerate()
-            .map(|(index, answer)| NodeReport {
-                node: format!("n{index}"),
-                answer: answer.clone(),
-            });
-        let asked = UserOutcome {
-            here: UserAnswer::Connections(1),
-            elsewhere: Ok(reports.collect()),
-        };
-        Confirmed::of(asked, "were closed")
+        Confirmed::of(user_outcome(1, answers), "were closed")
     }
 
     #[test]

@@ -204,23 +204,10 @@ fn found(asked: UserOutcome, own_node: &str) -> Result<Found, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use signalbox_router::{NodeReport, UserAnswer};
+    use signalbox_router::UserAnswer;
 
     use super::*;
-
-    fn user_outcome(here: usize, answers: &[UserAnswer]) -> UserOutcome {
-        let reports = answers
-            .iter()
-            .enumerate()
-            .map(|(index, answer)| NodeReport {
-                node: format!("n{index}"),
-                answer: answer.clone(),
-            });
-        UserOutcome {
-            here: UserAnswer::Connections(here),
-            elsewhere: Ok(reports.collect()),
-        }
-    }
+    use crate::http::api::outcome::user_outcome;
 
     #[test]
     fn a_disconnection_has_a_code_from_4000_to_4999_and_4501_by_default() {
