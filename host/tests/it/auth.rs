@@ -274,7 +274,7 @@ async fn a_connection_ends_with_its_token_although_the_client_never_pauses() {
         .upgrade(&format!("/ws?token={forever}"), &[])
         .await
         .unwrap();
-    let token = hs256(&claims_with("exp", json!(seconds_from_now(1.5))));
+    let token = hs256(&claims_with("exp", json!(seconds_from_now(3.0))));
     let (ann, _) = node
         .upgrade(&format!("/ws?token={token}"), &[])
         .await

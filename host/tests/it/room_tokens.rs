@@ -181,7 +181,7 @@ async fn a_membership_ends_with_its_token_and_the_client_learns_why() {
     assert_eq!(bob.json().await["payload"]["total"], 1);
     let (mut v1, _) = connect_v1(&node, &token_of("ann")).await;
     let mut old = connect(&node, &token_of("ann")).await;
-    let token = room_token("r", 5.0);
+    let token = room_token("r", 10.0);
     join(&mut v1, "r", &token).await;
     join(&mut old, "r", &token).await;
     join(&mut old, "other", &room_token("other", 3600.0)).await;
@@ -209,7 +209,7 @@ async fn within_the_grace_a_member_stays_and_another_token_renews_the_membership
     assert_eq!(bob.json().await["payload"]["total"], 1);
     let (mut ann, _) = connect_v1(&node, &token_of("ann")).await;
     let (mut late, _) = connect_v1(&node, &token_of("ann")).await;
-    let short = room_token("r", 5.0);
+    let short = room_token("r", 10.0);
     let at = join(&mut ann, "r", &short).await;
     join(&mut late, "r", &short).await;
     assert_eq!(bob.json().await["payload"]["joined"][0]["userId"], "ann");
@@ -327,11 +327,11 @@ async fn a_rule_that_changes_to_token_keeps_the_members_and_one_that_changes_bac
     assert!(is_member(&mut ann, "r").await);
     // Its membership ends with a token only if it joins with one.
     let mut late = connect(&node, &token_of("ann")).await;
-    join(&mut late, "r", &room_token("r", 5.0)).await;
+    join(&mut late, "r", &room_token("r", 10.0)).await;
     let mut kept = connect(&node, &token_of("ann")).await;
     until_not_a_member(&mut late, "r").await;
     assert!(is_member(&mut ann, "r").await);
-    join(&mut kept, "r2", &room_token("r2", 5.0)).await;
+    join(&mut kept, "r2", &room_token("r2", 10.0)).await;
     node.replace("platform.toml", with_plugin_cache(&open).as_bytes());
     until("the rule is in force", async || {
         let answer = join_with(&mut late, "r", Value::Null).await;
@@ -339,7 +339,7 @@ async fn a_rule_that_changes_to_token_keeps_the_members_and_one_that_changes_bac
     })
     .await;
     // The token expires, and means nothing any more.
-    let mut clock = connect(&node, &tokens::token(6.0)).await;
+    let mut clock = connect(&node, &tokens::token(11.0)).await;
     assert_eq!(clock.closed().await, 4500);
     assert!(is_member(&mut kept, "r2").await);
 }
@@ -349,12 +349,12 @@ async fn a_member_that_a_backend_adds_does_not_leave_with_a_token() {
     let node = Node::start(&format!("{JWT}grace = \"0s\"\n{TOKEN_ROOMS}{API}")).await;
     let mut ann = connect(&node, &token_of("ann")).await;
     let mut eve = connect(&node, &token_of("ann")).await;
-    join(&mut ann, "r", &room_token("r", 5.0)).await;
+    join(&mut ann, "r", &room_token("r", 10.0)).await;
     let head = format!(
         "PUT /api/rooms/r/members/ann HTTP/1.1\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 0"
     );
     assert_eq!(node.http(&head).await.status, 200);
-    join(&mut eve, "other", &room_token("other", 5.0)).await;
+    join(&mut eve, "other", &room_token("other", 10.0)).await;
     until_not_a_member(&mut eve, "other").await;
     assert!(is_member(&mut ann, "r").await);
 }

@@ -40,7 +40,7 @@ async fn members_on_other_nodes_see_that_a_token_expired_or_was_renewed() {
     );
     assert_eq!(bob.json().await["payload"]["joined"][0]["userId"], "ann");
     // A renewal is silent, and its token counts.
-    join(&mut ann, json!({"token": room_token("r", 5.0)})).await;
+    join(&mut ann, json!({"token": room_token("r", 10.0)})).await;
     let frame = ann.json().await;
     assert_eq!(
         (&frame["type"], &frame["payload"]["reason"]),

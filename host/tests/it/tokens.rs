@@ -76,14 +76,14 @@ async fn announced(client: &mut Client) -> u64 {
 #[tokio::test]
 async fn a_connection_with_a_new_token_survives_the_end_of_the_old_one() {
     let node = Node::start(&format!("{JWT}grace = \"0s\"\n")).await;
-    let old = token(4.0);
+    let old = token(8.0);
     let mut ann = connect(&node, &old).await;
     let mut other = connect(&node, &old).await;
     assert_replaced(&mut ann, &token(3600.0)).await;
     assert_eq!(other.closed().await, 4500);
     ann.expect_silence().await;
     // A token that ends earlier counts too.
-    assert_replaced(&mut ann, &token(2.0)).await;
+    assert_replaced(&mut ann, &token(4.0)).await;
     let (code, reason) = ann.closed_with_reason().await;
     assert_eq!((code, reason.as_str()), (4500, "the token has expired"));
     node.until_metric("wss_unexpected_disconnects_total ", |ends| ends == 0.0)
@@ -94,7 +94,7 @@ async fn a_connection_with_a_new_token_survives_the_end_of_the_old_one() {
 async fn within_the_grace_everything_works_and_a_new_token_rescues_the_connection() {
     let auth = format!("jwt_secret = \"{SECRET}\"\n");
     let node = Node::start(&format!("{JWT}grace = \"1h\"\n")).await;
-    let old = token(3.0);
+    let old = token(8.0);
     let mut ann = connect(&node, &old).await;
     let mut late = connect(&node, &old).await;
     until_status(&node, &old, 401).await;
