@@ -118,7 +118,7 @@ func (r *rooms) onLost() {
 	}
 }
 
-// failWaiting says that the client is closed: no join resolves any more. Only rooms that were joined stay memberships.
+// failWaiting says that the client is closed: no join resolves any more. Only the memberships of joined rooms stay.
 func (r *rooms) failWaiting(err *Error) {
 	for _, m := range slices.Clone(r.order) {
 		m.tokens.stop()

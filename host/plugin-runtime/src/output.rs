@@ -220,7 +220,7 @@ mod tests {
         for _ in 0..7 {
             words.hear(&"y".repeat(600));
         }
-        let tail = words.take().expect("something was tail");
+        let tail = words.take().expect("something was written");
         assert!(tail.starts_with("xxx") && tail.len() <= STDERR_TAIL_BYTES_MAX + '…'.len_utf8());
     }
 }

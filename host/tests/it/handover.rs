@@ -14,7 +14,6 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use signalbox::{
     config::{InstanceMode, PluginConfig},
-    metrics::Metrics,
     plugin::{
         Action, Change, ChangeError, MemoryStore, PluginManager, PluginStore, PushOptions,
         StoreEntry, Trigger,
@@ -24,7 +23,7 @@ use signalbox::{
 use crate::{
     guests::{accepting, counter, stamp_number},
     harness::{Node, PATIENCE},
-    runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
+    runtime::{FILE_BYTES_MAX, live, manager_with, message, plugin},
 };
 
 /// One instance, and limits that no call reaches on a busy machine.
@@ -145,10 +144,9 @@ impl Counting {
         config.instances = InstanceMode::Single;
         config.limits.init_time_max = init_time_max;
         config.limits.handover_time_max = handover_time_max;
-        let (metrics, store) = (Arc::<Metrics>::default(), Arc::<MemoryStore>::default());
-        let loader = loader_with(store.clone(), &metrics);
+        let store = Arc::<MemoryStore>::default();
         let counting = Self {
-            manager: Arc::new(PluginManager::new(loader, metrics)),
+            manager: Arc::new(manager_with(&store)),
             store,
             config,
             _dir: dir,

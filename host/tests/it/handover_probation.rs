@@ -154,6 +154,7 @@ async fn a_version_that_fails_during_its_handover_is_replaced_and_not_rolled_bac
             (versions(&counting)[0].state != "probation").then_some(())
         })
         .await;
+        assert!(!done.load(Ordering::Relaxed), "it was judged too late");
         counting.open().await;
     };
     // Starts only once messages are held: compiling may take any time, and successful calls meanwhile would count in
@@ -203,6 +204,7 @@ async fn a_version_that_was_admitted_meanwhile_gets_the_state_of_the_one_that_ca
             back.then_some(())
         })
         .await;
+        assert!(!done.load(Ordering::Relaxed), "it came back too late");
         counting.open().await;
     };
     let (refusal, (), count) = tokio::join!(swap, verdict, count_until(&counting, &done, 1));

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use signalbox::{
     config::InstanceMode,
     metrics::FailureKind,
-    plugin::{PluginManager, PluginStore, PluginVersion, Trigger},
+    plugin::{PluginStore, PluginVersion, Trigger},
 };
 use tokio::time::timeout;
 
@@ -14,7 +14,7 @@ use crate::{
     guests::{component, stamped},
     harness::PATIENCE,
     redis::until,
-    runtime::{FILE_BYTES_MAX, live, loader_with, message, plugin},
+    runtime::{FILE_BYTES_MAX, live, manager_with, message, plugin},
 };
 
 /// A plugin with `min` to `max` instances; idle ones are released after a tenth of a second.
@@ -29,8 +29,8 @@ async fn start(
     let mut config = plugin("p", &file, config);
     config.instances = InstanceMode::Pool { max, min };
     config.limits.instances_idle_time = Duration::from_millis(100);
-    let (metrics, store) = (Arc::default(), Arc::default());
-    let manager = PluginManager::new(loader_with(Arc::clone(&store), &metrics), metrics);
+    let store = Arc::default();
+    let manager = manager_with(&store);
     let refusals = manager
         .apply(&[config], FILE_BYTES_MAX, Trigger::Start)
         .await;

@@ -28,8 +28,13 @@ use crate::{
 pub(crate) const FILE_BYTES_MAX: usize = 32 << 20;
 
 pub(crate) fn manager() -> PluginManager {
+    manager_with(&Arc::default())
+}
+
+/// Like [`manager`], with a store that the test can inspect.
+pub(crate) fn manager_with(store: &Arc<MemoryStore>) -> PluginManager {
     let metrics = Arc::<Metrics>::default();
-    PluginManager::new(loader(&metrics), metrics)
+    PluginManager::new(loader_with(store.clone(), &metrics), metrics)
 }
 
 /// The loader, with the cache that all tests share.
@@ -284,8 +289,8 @@ async fn a_call_that_sleeps_leaves_its_place_to_calls_that_run() {
         plugin("sleeping", &file, "{}"),
         plugin("running", &file, r#"{"event_types":"running.*"}"#),
     ];
-    let (metrics, store) = (Arc::<Metrics>::default(), Arc::<MemoryStore>::default());
-    let manager = PluginManager::new(loader_with(store.clone(), &metrics), metrics);
+    let store = Arc::<MemoryStore>::default();
+    let manager = manager_with(&store);
     manager
         .apply(&configs, FILE_BYTES_MAX, Trigger::Start)
         .await;

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use signalbox::{
-    metrics::Metrics,
-    plugin::{MemoryStore, PluginManager, PluginStore, StoreEntry, Trigger},
-};
+use signalbox::plugin::{MemoryStore, PluginStore, StoreEntry, Trigger};
 
 use crate::{
     guests::{PATIENT, component, counter},
     harness::{Client, Node},
     logged::Logged,
-    runtime::{FILE_BYTES_MAX, loader_with, plugin},
+    runtime::{FILE_BYTES_MAX, manager_with, plugin},
 };
 
 /// The `follower` guest as a plugin, with more TOML lines.
@@ -302,8 +299,8 @@ async fn init_may_migrate_stored_values_before_the_version_is_live() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("counter.wasm");
     std::fs::write(&file, counter("1")).unwrap();
-    let (store, metrics) = (Arc::<MemoryStore>::default(), Arc::<Metrics>::default());
-    let manager = PluginManager::new(loader_with(store.clone(), &metrics), metrics);
+    let store = Arc::<MemoryStore>::default();
+    let manager = manager_with(&store);
     let apply = async |config: &str| {
         let configs = [plugin("counter", &file, config)];
         let refusals = manager

@@ -1,6 +1,6 @@
 //! Reads the output of `cargo test`: which tests failed and why, and which test programs ended without a result.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::mem;
 
 /// The most lines of a panic message that are repeated.
@@ -24,10 +24,17 @@ struct Program {
     lists: bool,
     /// The tests that failed; `None` until the program has reported its result.
     result: Option<Vec<String>>,
-    /// The message of the first panic of each thread. The main thread of a test has the name of the test.
-    panics: BTreeMap<String, Vec<String>>,
-    /// The thread whose panic message is being read.
-    panicking: Option<String>,
+    panics: Vec<Panic>,
+    /// Whether the message of the last panic continues.
+    panicking: bool,
+}
+
+#[derive(Debug)]
+struct Panic {
+    /// The main thread of a test has the name of the test.
+    thread: String,
+    /// The place, and the message.
+    lines: Vec<String>,
 }
 
 impl Outcome {
@@ -58,8 +65,9 @@ impl Outcome {
             let crashed = || vec!["it ended without a result".to_owned()];
             let tests = program.result.unwrap_or_else(crashed).into_iter();
             self.failed.extend(tests.map(|test| {
-                let message = panics.get(&test).into_iter().flatten();
-                let message: String = message.map(|line| format!("\n      {line}")).collect();
+                let first = panics.iter().find(|panic| panic.thread == test);
+                let lines = first.map_or(&[][..], |panic| &panic.lines);
+                let message: String = lines.iter().map(|line| format!("\n      {line}")).collect();
                 format!("{name}: {test}{message}")
             }));
         }
@@ -68,37 +76,16 @@ impl Outcome {
 
 impl Program {
     fn read(&mut self, line: &str) {
-        if let Some((thread, place)) = panicked(line) {
-            self.panicking = (!self.panics.contains_key(thread)).then(|| thread.to_owned());
-            if let Some(thread) = self.panicking.clone() {
-                self.panics.insert(thread, vec![place.to_owned()]);
+        if let Some(panic) = Panic::begins(line) {
+            self.panics.push(panic);
+            self.panicking = true;
+        } else if self.panicking && !ends_message(line) {
+            if let Some(panic) = self.panics.last_mut() {
+                panic.read(line);
             }
-        } else if self.is_message(line) {
-            self.read_message(line);
         } else {
-            self.panicking = None;
+            self.panicking = false;
             self.read_list(line);
-        }
-    }
-
-    /// Whether the line continues a panic message.
-    fn is_message(&self, line: &str) -> bool {
-        let ends = ["stack backtrace:", "note: run with `RUST_BACKTRACE", "----"];
-        self.panicking.is_some()
-            && line != "failures:"
-            && !ends.iter().any(|end| line.starts_with(end))
-    }
-
-    fn read_message(&mut self, line: &str) {
-        let lines = self
-            .panicking
-            .as_ref()
-            .and_then(|thread| self.panics.get_mut(thread));
-        if let Some(lines) = lines
-            && !line.trim().is_empty()
-            && lines.len() <= MESSAGE_LINES_MAX
-        {
-            lines.push(line.trim().chars().take(LINE_CHARS_MAX).collect());
         }
     }
 
@@ -122,11 +109,35 @@ impl Program {
     }
 }
 
-/// Returns the thread and the place if the line says that a thread panicked: `thread 'NAME' (ID) panicked at PLACE:`.
-fn panicked(line: &str) -> Option<(&str, &str)> {
-    let (thread, place) = line.strip_prefix("thread '")?.split_once(" panicked at ")?;
-    let (name, _) = thread.rsplit_once('\'')?;
-    Some((name, place))
+impl Panic {
+    /// Reads the first line of a panic: `thread 'NAME' (ID) panicked at PLACE:`.
+    fn begins(line: &str) -> Option<Self> {
+        let (thread, place) = line.strip_prefix("thread '")?.split_once(" panicked at ")?;
+        let (name, _) = thread.rsplit_once('\'')?;
+        Some(Self {
+            thread: name.to_owned(),
+            lines: vec![place.to_owned()],
+        })
+    }
+
+    fn read(&mut self, line: &str) {
+        if !line.trim().is_empty() && self.lines.len() <= MESSAGE_LINES_MAX {
+            self.lines
+                .push(line.trim().chars().take(LINE_CHARS_MAX).collect());
+        }
+    }
+}
+
+/// Whether the line comes after a panic message. Only the first panic of a program has a note about backtraces.
+fn ends_message(line: &str) -> bool {
+    let ends = [
+        "stack backtrace:",
+        "note: run with `RUST_BACKTRACE",
+        "----",
+        "failures:",
+        "test result: ",
+    ];
+    ends.iter().any(|end| line.starts_with(end))
 }
 
 /// Returns the test program if the line says that cargo starts one.
@@ -240,6 +251,21 @@ test result: ok. 41 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 ",
         );
         assert_eq!(failed, ["it (tests/it/main.rs): it ended without a result"]);
+    }
+
+    #[test]
+    fn a_panic_without_a_note_does_not_hide_the_result() {
+        let failed = failed(
+            "
+     Running tests/it/main.rs (target/debug/deps/it-77)
+thread 'wire::panics_on_purpose' (7) panicked at tests/it/wire.rs:1:1:
+on purpose
+test wire::panics_on_purpose ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s
+",
+        );
+        assert!(failed.is_empty(), "{failed:?}");
     }
 
     #[test]

@@ -113,7 +113,7 @@ class Rooms:
             membership.stop()
 
     def fail_waiting(self, error: SignalboxError) -> None:
-        """The client is closed: no join resolves any more. Only rooms that were joined stay memberships."""
+        """The client is closed: no join resolves any more. Only the memberships of joined rooms stay."""
         for membership in list(self._memberships.values()):
             membership.tokens.cancel()
             if membership.confirmed:

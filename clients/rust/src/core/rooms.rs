@@ -116,7 +116,7 @@ impl Core {
         }
     }
 
-    /// The client is closed: no join resolves any more. Only rooms that were joined stay memberships.
+    /// The client is closed: no join resolves any more. Only the memberships of joined rooms stay.
     pub(super) fn fail_joins(&mut self) {
         for room in self.rooms.names() {
             match self.rooms.memberships.get_mut(&room) {

@@ -6,7 +6,7 @@ import kotlinx.serialization.json.buildJsonObject
 import kotlinx.serialization.json.put
 import kotlinx.serialization.json.putJsonObject
 
-/** The memberships of the application for a room. */
+/** What the application asks of a room. */
 internal data class JoinOptions(
     val last: Int,
     val presence: Boolean,

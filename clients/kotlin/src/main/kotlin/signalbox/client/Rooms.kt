@@ -80,7 +80,7 @@ internal class Rooms(private val core: Core) {
         }
     }
 
-    /** The client is closed: no join resolves any more. Only rooms that were joined stay memberships. */
+    /** The client is closed: no join resolves any more. Only the memberships of joined rooms stay. */
     fun failWaiting() {
         for (membership in memberships.values.toList()) {
             membership.tokens.stop()
