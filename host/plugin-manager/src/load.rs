@@ -292,7 +292,7 @@ impl PluginManager {
     /// How much CPU time compiling this plugin may take.
     pub(super) fn compile_priority(&self, plugin: &str) -> CompilePriority {
         match self.live().live_version(plugin) {
-            Some(_) => CompilePriority::Beside,
+            Some(_) => CompilePriority::Low,
             None => CompilePriority::Full,
         }
     }

@@ -1,4 +1,4 @@
-//! Compilations that took too long. A compiler cannot be interrupted, so it continues in the background: at the lowest
+//! Compilations that took too long. A compiler cannot be interrupted, so it continues in the background: with low
 //! priority, once for each component, and only a bounded number of them.
 
 use std::{
@@ -9,14 +9,11 @@ use std::{
 use rustix::process::Pid;
 use tokio::time::timeout;
 
-use super::{load_error::LoadError, sha256::Sha256};
+use super::{compile::LOW_NICE, load_error::LoadError, sha256::Sha256};
 
 /// The maximum number of given-up compilations that still run. Once it is reached, nothing is compiled until one of
 /// them ends.
 const GIVEN_UP_MAX: usize = 2;
-
-/// The lowest priority (a nice value).
-const LEAST: i32 = 19;
 
 /// The compilations that were given up and may still run.
 #[derive(Default)]
@@ -35,7 +32,7 @@ impl Compilation {
     fn slow_down(&self) {
         for thread in self.threads().iter() {
             // The thread may have ended in the meantime.
-            let _ = rustix::process::setpriority_process(Some(*thread), LEAST);
+            let _ = rustix::process::setpriority_process(Some(*thread), LOW_NICE);
         }
     }
 

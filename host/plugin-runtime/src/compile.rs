@@ -10,10 +10,6 @@ use std::{
 
 use futures_util::future::select_all;
 use rustix::process::Pid;
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use tokio::{
     sync::{Semaphore, oneshot},
     time::{Instant, timeout},
@@ -28,12 +24,15 @@ use super::{
     sha256::Sha256,
 };
 
-/// The nice value of a compiling thread that starts when one at the lowest priority starves.
-const SLOW_NICE: i32 = 10;
-/// How long it has before another one starts, with normal priority.
-const SLOW_TIME: Duration = Duration::from_secs(10);
-/// How often the progress of a compilation is checked.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The nice value of a thread that compiles while the plugin serves.
+///
+/// It must not be much higher. The kernel may take the processor from a thread that holds the lock of the process's address
+/// space (`mmap_lock`) or one of the allocator. Until that thread runs again, every other thread stops that maps memory,
+/// faults on a page or allocates. Next to 12 processes that compute, on 2 processors, none stopped for half a second with
+/// this value, and many stopped for 2 to 9 s with `SCHED_IDLE`.
+pub(super) const LOW_NICE: i32 = 10;
+/// How long a compilation with low priority has before another one starts, with normal priority.
+const LOW_TIME: Duration = Duration::from_secs(10);
 /// The share of a processor's time below which a compilation starves.
 const STARVING_SHARE: f64 = 0.1;
 
@@ -46,8 +45,8 @@ pub(super) struct Compiler {
     room: Semaphore,
     /// The permits of `room`.
     compilations_max: usize,
-    /// Held by each thread that compiles at the lowest priority.
-    idle: Arc<()>,
+    /// Held by each thread that compiles with low priority.
+    low: Arc<()>,
     given_up: AbandonedCompilations,
 }
 
@@ -83,7 +82,7 @@ impl Compiler {
             cache,
             room: Semaphore::new(compilations_max),
             compilations_max,
-            idle: Arc::default(),
+            low: Arc::default(),
             given_up: AbandonedCompilations::default(),
         }
     }
@@ -106,7 +105,7 @@ impl Compiler {
             };
             match pace {
                 CompilePriority::Full => first_result(&mut [self.start(&of, pace, true)?]).await,
-                CompilePriority::Beside | CompilePriority::Slow => {
+                CompilePriority::Low => {
                     let mut is_first = true;
                     let start = |priority| self.start(&of, priority, take(&mut is_first));
                     escalate(self.first_priority(), start).await
@@ -116,13 +115,13 @@ impl Compiler {
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    /// The priority of the first attempt: the lowest, unless as many attempts as processors run at it. Those got no CPU time,
-    /// and stay behind until the processors are idle; another one would, too.
+    /// The priority of the first attempt: low, unless as many attempts as processors run with it. Those got almost no CPU time,
+    /// and another one would get none either.
     fn first_priority(&self) -> CompilePriority {
-        if Arc::strong_count(&self.idle) > self.compilations_max {
-            CompilePriority::Slow
+        if Arc::strong_count(&self.low) > self.compilations_max {
+            CompilePriority::Full
         } else {
-            CompilePriority::Beside
+            CompilePriority::Low
         }
     }
 
@@ -139,9 +138,9 @@ impl Compiler {
         let (engine, cache) = (self.engine.clone(), self.cache.clone());
         let (hash, bytes, compilation) = (of.hash, of.bytes.clone(), of.compilation.clone());
         let swap = Span::current();
-        let idle = (pace == CompilePriority::Beside).then(|| self.idle.clone());
+        let low = (pace == CompilePriority::Low).then(|| self.low.clone());
         let work = move || {
-            let _idle = idle;
+            let _low = low;
             let _swap = swap.entered();
             here.get_or_init(rustix::thread::gettid);
             compilation.join();
@@ -163,31 +162,26 @@ impl Compiler {
     }
 }
 
-/// Compiles at the priority `first`. If serving leaves no CPU time for that, starts another attempt with a higher priority, and
-/// later one with normal priority: plugins can also be changed on a machine that is never idle. The first result counts.
+/// Compiles at the priority `first`. If serving leaves almost no CPU time for that, starts another attempt with normal priority:
+/// plugins can also be changed on a machine that is never idle. The first result counts.
 async fn escalate(
     first: CompilePriority,
     mut start: impl FnMut(CompilePriority) -> Result<CompileThread, LoadError>,
 ) -> Result<Compiled, LoadError> {
     let mut attempts = vec![start(first)?];
-    if first == CompilePriority::Beside {
+    if first == CompilePriority::Low {
         let began = Instant::now();
         loop {
-            if let Ok(result) = timeout(LOOK_EVERY, first_result(&mut attempts)).await {
+            if let Ok(result) = timeout(LOW_TIME, first_result(&mut attempts)).await {
                 return result;
             }
             if attempts[0].starves(began.elapsed()) {
                 break;
             }
         }
-        debug!("the processors are busy; a plugin is compiled with more priority");
-        attempts.push(start(CompilePriority::Slow)?);
+        debug!("the processors are busy; a plugin is compiled with normal priority");
+        attempts.push(start(CompilePriority::Full)?);
     }
-    if let Ok(result) = timeout(SLOW_TIME, first_result(&mut attempts)).await {
-        return result;
-    }
-    debug!("the processors are still busy; a plugin is compiled with normal priority");
-    attempts.push(start(CompilePriority::Full)?);
     first_result(&mut attempts).await
 }
 
@@ -202,29 +196,17 @@ async fn first_result(attempts: &mut [CompileThread]) -> Result<Compiled, LoadEr
 pub enum CompilePriority {
     /// Normal priority: the plugin serves nothing yet.
     Full,
-    /// Only CPU time that serving leaves: a thread with the policy `SCHED_IDLE` gives way at once (`man 7 sched`),
-    /// while a thread that is merely nice delays messages by a time slice.
-    Beside,
-    /// Some CPU time, because serving leaves none.
-    Slow,
+    /// Little CPU time if the processors are busy: the plugin serves messages meanwhile.
+    Low,
 }
 
 impl CompilePriority {
     /// Applies the priority to this thread. Without the permission to do so, compiling has normal priority.
     fn set(self) {
-        let _ = match self {
-            Self::Full => true,
-            Self::Beside => set_thread_priority_and_policy(
-                thread_native_id(),
-                ThreadPriority::Min,
-                ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle),
-            )
-            .is_ok(),
-            Self::Slow => {
-                let thread = Some(rustix::thread::gettid());
-                rustix::process::setpriority_process(thread, SLOW_NICE).is_ok()
-            }
-        };
+        if self == Self::Low {
+            let thread = Some(rustix::thread::gettid());
+            let _ = rustix::process::setpriority_process(thread, LOW_NICE);
+        }
     }
 }
 
@@ -330,10 +312,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_compilation_that_starves_is_started_again_with_more_and_at_last_with_normal_priority()
-     {
-        use CompilePriority::{Beside, Full, Slow};
-        for expected in [&[Beside, Slow, Full][..], &[Slow, Full]] {
+    async fn a_compilation_that_starves_is_started_again_with_normal_priority() {
+        use CompilePriority::{Full, Low};
+        for expected in [&[Low, Full][..], &[Full]] {
             let mut attempts = Attempts::new();
             let mut begun = Vec::new();
             let result = escalate(expected[0], |priority| {
@@ -353,11 +334,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_result_of_a_compilation_counts_whichever_attempt_it_is_from() {
-        for finished in [0, 1, 2] {
+        for finished in [0, 1] {
             let mut attempts = Attempts::new();
-            let result = escalate(CompilePriority::Beside, |_| {
+            let result = escalate(CompilePriority::Low, |_| {
                 let attempt = begin(&mut attempts);
-                if attempts.len() == 3 {
+                if attempts.len() == 2 {
                     let done = attempts.remove(finished);
                     let _ = done.send(Err(LoadError::Start(format!("from {finished}"))));
                 }
@@ -367,5 +348,19 @@ mod tests {
             let expected = format!("from {finished}");
             assert!(error.to_string().contains(&expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_thread_with_low_priority_still_gets_enough_time_to_release_its_locks() {
+        let stat = thread::spawn(|| {
+            CompilePriority::Low.set();
+            std::fs::read_to_string("/proc/thread-self/stat")
+        });
+        let stat = stat.join().expect("it does not panic").expect("the file");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name in brackets");
+        let fields: Vec<&str> = fields.split(' ').collect();
+        // Fields 19 and 41 (`man 5 proc_pid_stat`); the first one here is the third.
+        let (nice, policy) = (fields[16], fields[38]);
+        assert_eq!((nice, policy), ("10", "0"));
     }
 }

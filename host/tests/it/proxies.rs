@@ -215,7 +215,7 @@ async fn a_balancers_own_health_check_is_answered() {
 
 #[tokio::test]
 async fn a_trusted_proxy_without_a_header_or_with_a_malformed_one_is_refused() {
-    let limits = format!("{PROXY}\n[limits]\nhttp_header_time_max = \"300ms\"");
+    let limits = format!("{PROXY}\n[limits]\nhttp_header_time_max = \"3s\"");
     let node = Node::start_proxied(&trusting("\"127.0.0.1\"", &limits)).await;
     let check = "GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     for bad in [

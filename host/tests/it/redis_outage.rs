@@ -100,10 +100,8 @@ async fn sentinels_fail_over_from_a_dead_master() {
     let mut talk = Talk::start(&cluster, 10).await;
     talk.rounds_delivered(10).await;
     // The master is killed and replaced while all pairs talk: the nodes are unready, then ready with the new master.
-    let failed_over = async {
-        let unready = cluster.until_unready();
-        let ((), _) = tokio::join!(sentinels.kill_master(), unready);
-    };
+    let unready = async { drop(cluster.until_unready().await) };
+    let failed_over = sentinels.kill_master(unready);
     let outcomes = talk.rounds_until(failed_over).await;
     assert_honest(&outcomes);
     let outcomes = talk.rounds_until(cluster.until_ready()).await;
@@ -155,14 +153,14 @@ async fn a_replica_takes_over(fault: MasterFault) {
         .slot_of(&channel_of(&redis_cluster, "n0").await)
         .await;
     let master = redis_cluster.master_of(slot).await;
-    redis_cluster.allow_failover().await;
     match fault {
         MasterFault::Dies => redis_cluster.kill(master),
         MasterFault::IsHalted => redis_cluster.stop(master),
     }
-    // The other node's channel is unaffected, and the replica may take over before that node's next check.
+    // The other node's channel is unaffected.
     let unready = async { drop(until_unready(&cluster.nodes[0]).await) };
     assert_honest(&talk.rounds_until(unready).await);
+    redis_cluster.allow_failover().await;
     assert_honest(&talk.rounds_until(redis_cluster.until_settled()).await);
     assert_honest(&talk.rounds_until(cluster.until_ready()).await);
     if fault == MasterFault::IsHalted {

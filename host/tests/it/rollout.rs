@@ -288,13 +288,8 @@ async fn a_slow_shadow_delays_no_message_and_skipped_calls_are_counted() {
         assert_eq!(frame["payload"]["n"], number);
         assert_eq!(stamps(&frame), [1]);
     }
-    // With 50 ms for each copy, it has barely begun.
+    // With 50 ms for each copy, it has barely begun, and messages did not wait for it.
     let shown = plugin(&node).await;
-    let copies = &shown["versions"][1]["rollout"]["copies"];
-    let count = |outcome: &str| copies[outcome].as_u64().expect("a count");
-    assert!(count("queue_full") > 0, "{copies}");
-    assert!(
-        count("same") + count("different") < MESSAGES / 2,
-        "{copies}"
-    );
+    let skipped = &shown["versions"][1]["rollout"]["copies"]["queue_full"];
+    assert!(skipped.as_u64() > Some(0), "{shown}");
 }

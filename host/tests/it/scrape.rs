@@ -12,10 +12,11 @@ use std::{
 };
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::{
     guests::{PATIENT, stamped},
-    harness::{Client, Endpoint, Node},
+    harness::{Client, Endpoint, Node, PATIENCE},
     logged::Logged,
 };
 
@@ -26,6 +27,8 @@ const WINDOW: usize = 64;
 
 const SWAPS: usize = 3;
 const SCRAPES_BETWEEN_SWAPS: usize = 5;
+
+const MESSAGES: &str = "wss_messages_total";
 
 /// Values that must not decrease, by name with labels.
 type Counters = BTreeMap<String, f64>;
@@ -57,7 +60,7 @@ async fn scrapes_under_load_are_valid_and_no_counter_goes_backwards_across_a_swa
         node.until_metric(live, |count| count == expected).await;
         before = scrape(&node, &before).await;
     }
-    let rate = before["wss_messages_total"] / began.elapsed().as_secs_f64();
+    let rate = before[MESSAGES] / began.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     for pair in pairs {
         pair.await.expect("the pair has lost nothing");
@@ -65,9 +68,22 @@ async fn scrapes_under_load_are_valid_and_no_counter_goes_backwards_across_a_swa
     println!("scraped while {rate:.0} messages came in a second");
 }
 
-/// Scrapes once and compares with the previous scrape: every series still exists, none has decreased, and messages
-/// arrived.
+/// Scrapes until messages have arrived since the previous scrape.
 async fn scrape(node: &Endpoint, before: &Counters) -> Counters {
+    let arriving = async {
+        loop {
+            let counters = scrape_once(node, before).await;
+            if counters.get(MESSAGES) > before.get(MESSAGES) {
+                return counters;
+            }
+        }
+    };
+    let arrived = timeout(PATIENCE, arriving).await;
+    arrived.expect("messages arrive")
+}
+
+/// Scrapes once and compares with the previous scrape: every series still exists, and none has decreased.
+async fn scrape_once(node: &Endpoint, before: &Counters) -> Counters {
     let (status, text) = node.get("/metrics").await;
     assert_eq!(status, 200);
     let counters = tokio::task::spawn_blocking(move || {
@@ -79,8 +95,6 @@ async fn scrape(node: &Endpoint, before: &Counters) -> Counters {
         let now = counters.get(name);
         assert!(now >= Some(earlier), "{name}: {earlier}, and then {now:?}");
     }
-    let messages = "wss_messages_total";
-    assert!(counters.get(messages) > before.get(messages));
     counters
 }
 

@@ -1,4 +1,4 @@
-//! Useless work at the lowest priority, in a process other than the server's. Its cost for the server's messages is the
+//! Useless work at a low priority, in a process other than the server's. Its cost for the server's messages is the
 //! cost of any work on the same machine, whichever process does it.
 
 use std::hint::spin_loop;
@@ -6,14 +6,13 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
+use anyhow::Context as _;
 
-/// Calls `work` while a thread computes for `busy` in each `interval`, under the scheduling policy with which the server
-/// compiles plugins.
+/// The nice value with which the server compiles plugins.
+const NICE: i32 = 10;
+
+/// Calls `work` while a thread computes for `busy` in each `interval`, at the priority with which the server compiles
+/// plugins.
 pub(super) fn next_to<T>(
     busy: Duration,
     interval: Duration,
@@ -24,8 +23,8 @@ pub(super) fn next_to<T>(
         let (stop, stopped) = channel::<()>();
         let (ready, is_ready) = channel();
         scope.spawn(move || {
-            let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-            let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+            let this_thread = Some(rustix::thread::gettid());
+            let set = rustix::process::setpriority_process(this_thread, NICE);
             // Fails if the caller has ended.
             let _ = ready.send(set);
             let pause = interval.saturating_sub(busy);
@@ -37,7 +36,7 @@ pub(super) fn next_to<T>(
             }
         });
         let set = is_ready.recv().context("the thread ended")?;
-        set.map_err(|error| anyhow!("no thread can have the policy SCHED_IDLE: {error:?}"))?;
+        set.context("the priority of a thread cannot be lowered")?;
         let done = work();
         drop(stop);
         done

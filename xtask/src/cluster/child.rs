@@ -91,14 +91,6 @@ impl Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-
-    /// Kills the process without waiting for its end. On a busy machine, a thread that compiles a plugin at the lowest priority takes
-    /// half a minute to end.
-    pub(crate) fn kill_in_background(mut self) {
-        // Fails only if it has already ended.
-        let _ = self.process.kill();
-        thread::spawn(move || drop(self));
-    }
 }
 
 impl Drop for Child {

@@ -17,7 +17,7 @@ const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 /// A server. It is killed when this value is dropped.
 pub(super) struct Node {
     /// `None` once this value is dropped.
-    child: Option<Child>,
+    _child: Child,
     pub(super) address: SocketAddr,
     url: String,
     /// Shared, because a plugin may be pushed while another thread sends messages.
@@ -65,7 +65,7 @@ impl Node {
         drop(events);
         let address = server_address(&log)?;
         Ok(Self {
-            child: Some(child),
+            _child: child,
             address,
             url: format!("http://{address}"),
             log: Mutex::new(log),
@@ -86,14 +86,6 @@ impl Node {
         let has_all = |line: &str, _| parts.iter().all(|part| line.contains(part)).then_some(());
         wait_for_line(&log, LINE_TIME_MAX, has_all)
             .with_context(|| format!("no line of the server's log has {parts:?}"))
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(child) = self.child.take() {
-            child.kill_in_background();
-        }
     }
 }
 

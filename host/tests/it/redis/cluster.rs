@@ -74,8 +74,8 @@ impl Cluster {
         cluster
     }
 
-    /// Lets replicas take over. Call it right before the fault, and [`Self::forbid_failover`] once the cluster has
-    /// settled.
+    /// Lets replicas take over. Call it right before or after the fault, and [`Self::forbid_failover`] once the cluster
+    /// has settled.
     pub(crate) async fn allow_failover(&self) {
         self.set_node_timeout(FAILOVER_AFTER).await;
     }

@@ -1,6 +1,6 @@
 //! A master and a replica, watched by three sentinels.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::{
     server::{Options, Server},
@@ -11,6 +11,14 @@ use super::{
 const NAME: &str = "signalbox";
 
 const SENTINELS: usize = 3;
+
+const DOWN_AFTER: &str = "down-after-milliseconds";
+
+/// How long the master may seem dead. With less, a busy machine looks like a dead master.
+const FAILOVER_AFTER: Duration = Duration::from_millis(1500);
+
+/// The same time while failover is forbidden: longer than any test.
+const NO_FAILOVER: Duration = Duration::from_mins(10);
 
 /// How often the sentinels poll the servers and each other, in milliseconds, instead of every ten and two seconds.
 const INFO_PERIOD: &str = "500";
@@ -67,11 +75,22 @@ impl Sentinels {
         &self.servers[master.expect("the sentinels know a master")]
     }
 
-    /// Kills the master, as in a crash, and waits until the other server has taken over.
-    pub(crate) async fn kill_master(&mut self) {
+    /// Kills the master, as in a crash. The other server takes over once `before` has ended; waits until that is done.
+    pub(crate) async fn kill_master(&mut self, before: impl Future<Output = ()>) {
         let master = self.master_of(&self.sentinels[0]).await;
+        self.set_down_after(NO_FAILOVER).await;
         self.servers[master.expect("the sentinels know a master")].kill9();
+        before.await;
+        self.set_down_after(FAILOVER_AFTER).await;
         self.until_agreed().await;
+    }
+
+    async fn set_down_after(&self, time: Duration) {
+        let millis = time.as_millis().to_string();
+        for sentinel in &self.sentinels {
+            let setting = ["SENTINEL", "SET", NAME, DOWN_AFTER, &millis];
+            sentinel.command::<()>(&setting).await;
+        }
     }
 
     /// Makes the sentinels promote the replica while both servers are up, and waits until that is done. The old master
@@ -164,8 +183,10 @@ async fn sentinel(master: &Server) -> Server {
     let sentinel = Server::start_with(Options {
         settings: vec![
             format!("sentinel monitor {NAME} 127.0.0.1 {port} 2"),
-            // With less, a busy machine looks like a dead master.
-            format!("sentinel down-after-milliseconds {NAME} 1500"),
+            format!(
+                "sentinel {DOWN_AFTER} {NAME} {}",
+                FAILOVER_AFTER.as_millis()
+            ),
             // A failed failover is retried after twice this time.
             format!("sentinel failover-timeout {NAME} 3000"),
         ],

@@ -167,7 +167,7 @@ async fn frames_that_wait_for_a_busy_connection_are_bounded() {
     );
     let node = Node::start_with(&files, &config).await;
     let ann = EventClient::connect(&node, "ann").await;
-    // Each of them takes ten seconds; they are handled one after another.
+    // Each of them takes all its time; they are handled one after another.
     let mut frames =
         std::iter::repeat_n(r#"{"type":"hostile.sleep"}"#, 6).chain(std::iter::repeat("{}"));
     let mut taken = 0;

@@ -130,15 +130,22 @@ async fn a_slow_reader_of_a_stream_is_closed_with_4001_and_delays_no_other_clien
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_closed_although_its_outbox_has_room() {
     let node = Node::start(
-        "[server]\nping_interval = \"100ms\"\nidle_timeout = \"300ms\"\n\
+        "[server]\nping_interval = \"1s\"\nidle_timeout = \"5s\"\n\
          [limits]\noutbox_bytes_max = \"64MiB\"\nmessages_per_second = 0",
     )
     .await;
     let _deaf = EventClient::connect(&node, "deaf").await;
     let mut ann = node.reachable("ann").await;
-    ann.flood("deaf").await;
+    // More than the system's socket buffers hold, and less than the outbox does.
+    let message = json!({"type": "x", "payload": "y".repeat(60_000), "receiverId": "deaf"});
+    for _ in 0..300 {
+        ann.send(&message.to_string()).await;
+    }
+    ann.expect_silence().await;
     node.until_metric("wss_sse_connections ", |open| open == 0.0)
         .await;
+    let full = node.metric("wss_closes_total{code=\"slow_consumer\"} ");
+    assert_eq!(full.await, Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

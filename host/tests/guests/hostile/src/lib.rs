@@ -132,7 +132,7 @@ impl Events for Hostile {
             "alloc" => allocate(),
             "alloc-at-once" => allocate_at_once(),
             "recurse" => return Ok(vec![answer(&recurse(message.timestamp).to_string())]),
-            "sleep" => faults::sleep(10_000),
+            "sleep" => faults::sleep(600_000),
             "spin-and-sleep" => (0..5).for_each(|_| {
                 faults::spin_for(3);
                 faults::sleep(5);

@@ -1,5 +1,7 @@
 //! Sentinels.
 
+use std::future::ready;
+
 use redis::{Client, cmd};
 
 use crate::redis::{Sentinels, connections::connect};
@@ -17,7 +19,7 @@ async fn sentinels_fail_a_dead_master_over_and_make_it_a_replica_when_it_is_back
     sentinels.until_replicated().await;
     let copies: usize = sentinels.master().await.command(&["WAIT", "1", "0"]).await;
     assert_eq!(copies, 1);
-    sentinels.kill_master().await;
+    sentinels.kill_master(ready(())).await;
     let master = sentinels.master().await;
     assert_ne!(master.port(), before);
     assert_eq!(master.command::<String>(&["GET", "key"]).await, "value");
