@@ -103,25 +103,20 @@ impl Compiler {
                 hash,
                 bytes,
             };
-            match pace {
-                CompilePriority::Full => first_result(&mut [self.start(&of, pace, true)?]).await,
-                CompilePriority::Low => {
-                    let mut is_first = true;
-                    let start = |priority| self.start(&of, priority, take(&mut is_first));
-                    escalate(self.first_priority(), start).await
-                }
-            }
+            let mut is_first = true;
+            let start = |priority| self.start(&of, priority, take(&mut is_first));
+            escalate(self.first_priority(pace), start).await
         };
         self.given_up.bounded(hash, time_max, compile).await
     }
 
-    /// The priority of the first attempt: low, unless as many attempts as processors run with it. Those got almost no CPU time,
-    /// and another one would get none either.
-    fn first_priority(&self) -> CompilePriority {
+    /// The priority of the first attempt: that of `pace`, unless as many attempts as processors run with low priority. Those got
+    /// almost no CPU time, and another one would get none either.
+    fn first_priority(&self, pace: CompilePriority) -> CompilePriority {
         if Arc::strong_count(&self.low) > self.compilations_max {
             CompilePriority::Full
         } else {
-            CompilePriority::Low
+            pace
         }
     }
 

@@ -16,7 +16,6 @@ const LINE_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// A server. It is killed when this value is dropped.
 pub(super) struct Node {
-    /// `None` once this value is dropped.
     _child: Child,
     pub(super) address: SocketAddr,
     url: String,

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use redis::cluster_async::ClusterConnection;
 
 use super::{
+    FAILOVER_AFTER, NO_FAILOVER,
     connections::cluster_client,
     server::{Options, Server},
     wait::until,
@@ -16,13 +17,6 @@ const NODES: usize = 2 * MASTERS;
 const SLOTS: usize = 16_384;
 
 const NODE_TIMEOUT: &str = "cluster-node-timeout";
-
-/// How long a master may seem dead before its replica takes over, if failover is allowed. On a busy machine a live master
-/// can seem dead for as long; messages that were published to it in the meantime are lost.
-const FAILOVER_AFTER: Duration = Duration::from_millis(1500);
-
-/// The same time while failover is forbidden: longer than any test.
-const NO_FAILOVER: Duration = Duration::from_mins(10);
 
 /// The settings of every node. Replicas stay with their masters, so that a test knows which one takes over. All other
 /// settings are the defaults of Redis, so all slots are down while one of them has no master.

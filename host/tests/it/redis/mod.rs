@@ -26,6 +26,13 @@ use std::time::Duration;
 
 use signalbox::config::{RedisCompat, RedisConfig, RedisMode};
 
+/// How long a master may seem dead before its replica takes over, if failover is allowed. On a busy machine a live master
+/// can seem dead for as long; messages that were published to it in the meantime are lost.
+const FAILOVER_AFTER: Duration = Duration::from_millis(1500);
+
+/// The same time while failover is forbidden: longer than any test.
+const NO_FAILOVER: Duration = Duration::from_mins(10);
+
 /// The configuration for the servers at `urls`, separated by commas.
 pub(crate) fn config(urls: &str, key_prefix: &str, command_timeout: Duration) -> RedisConfig {
     RedisConfig {

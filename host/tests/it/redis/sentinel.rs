@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
+    FAILOVER_AFTER, NO_FAILOVER,
     server::{Options, Server},
     wait::until,
 };
@@ -13,12 +14,6 @@ const NAME: &str = "signalbox";
 const SENTINELS: usize = 3;
 
 const DOWN_AFTER: &str = "down-after-milliseconds";
-
-/// How long the master may seem dead. With less, a busy machine looks like a dead master.
-const FAILOVER_AFTER: Duration = Duration::from_millis(1500);
-
-/// The same time while failover is forbidden: longer than any test.
-const NO_FAILOVER: Duration = Duration::from_mins(10);
 
 /// How often the sentinels poll the servers and each other, in milliseconds, instead of every ten and two seconds.
 const INFO_PERIOD: &str = "500";
